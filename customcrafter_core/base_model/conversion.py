@@ -1,0 +1,158 @@
+"""Match a checkpoint's tensors, one by one, with the parameters of our networks; strict in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .geometry import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, Geometry, Shapes
+from .key_tables import Table, rename, text_table, unet_table, vae_table
+from .networks import Networks, text_tower
+
+# Not weights: the noise schedule that Lightning stores beside them, and parts of the text tower that are never used.
+SCHEDULE_BUFFERS = {
+    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
+    "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "lvlb_weights", "logvar",
+    "scale_arr", "scale_arr_prev", "scale_factor",
+}  # fmt: skip
+UNUSED_TEXT = ("text_projection", "logit_scale", "attn_mask")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a parameter comes from: a tensor of the file, or the ``part``-th third of its rows (q, k, v)."""
+
+    name: str
+    part: int | None = None
+
+    def take(self, tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        """Cut the part out and give it our shape: some 1×1 convolutions of the original are linear layers here."""
+        if self.part is not None:
+            tensor = tensor.chunk(3)[self.part].clone()  # a view would keep all three parts alive
+        return tensor.reshape(shape)
+
+
+@dataclass
+class Mismatch:
+    """Everything that does not fit, by name."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    misshapen: list[str] = field(default_factory=list)
+
+    def raise_if_any(self) -> None:
+        """Raise one error that names every weight that does not fit.
+
+        Raises:
+            InputError: unless nothing was found.
+        """
+        lists = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.misshapen}
+        found = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in lists.items() if names)
+        if found:
+            raise InputError(
+                expected="exactly the weights of VideoCrafter2",
+                found=found,
+                remedy="The file is damaged or belongs to another model; get VideoCrafter2's model.ckpt again.",
+            )
+
+
+def parts_of(networks: Networks, geometry: Geometry) -> Iterator[tuple[str, nn.Module, Table]]:
+    """Each network as (prefix of its names in the checkpoint, module, table)."""
+    yield UNET_PREFIX, networks.unet, unet_table(geometry.unet)
+    yield TEXT_PREFIX, text_tower(networks.text_encoder), text_table(geometry.text)
+    yield VAE_PREFIX, networks.vae, vae_table(geometry.vae)
+
+
+def match(shapes: Shapes, networks: Networks, geometry: Geometry) -> dict[str, Source]:
+    """Find the source of every parameter.
+
+    Args:
+        shapes: names and shapes of the file.
+        networks: our networks, which may lie on the meta device.
+        geometry: the sizes they were built with.
+
+    Returns:
+        For each parameter, named by its network's prefix and our name, its source.
+
+    Raises:
+        InputError: it names every missing, unexpected and misshapen weight.
+    """
+    mismatch, sources = Mismatch(), {}
+    left = {name for name in shapes if not _ignored(name, geometry)}
+    for prefix, module, table in parts_of(networks, geometry):
+        wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        for name in [name for name in left if name.startswith(prefix)]:
+            for ours, source in _targets(name, prefix, table):
+                if ours not in wanted:
+                    continue
+                left.discard(name)
+                shape = wanted.pop(ours)
+                if not _fits(shapes[name], shape, source.part is not None):
+                    mismatch.misshapen.append(f"{name} {tuple(shapes[name])} instead of {shape}")
+                sources[prefix + ours] = source
+        mismatch.missing += sorted(_original_names(wanted, prefix, table))
+    mismatch.unexpected += sorted(left)
+    mismatch.misshapen.sort()
+    mismatch.raise_if_any()
+    return sources
+
+
+def _targets(name: str, prefix: str, table: Table) -> Iterator[tuple[str, Source]]:
+    ours = rename(name.removeprefix(prefix), table)
+    if ours is None:
+        return
+    for kind in ("weight", "bias"):
+        if ours.endswith(f".in_proj_{kind}"):
+            for part, letter in enumerate("qkv"):
+                yield ours.replace(f"in_proj_{kind}", f"{letter}_proj.{kind}"), Source(name, part)
+            return
+    yield ours, Source(name)
+
+
+def _original_names(names: Mapping[str, object], prefix: str, table: Table) -> set[str]:
+    backwards = {ours: original for original, ours in table.items()}
+    found = set()
+    for name in names:
+        for letter in "qkv":
+            name = name.replace(f"self_attn.{letter}_proj.", "self_attn.in_proj_")
+        found.add(prefix + (rename(name, backwards) or name))
+    return found
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], is_third: bool) -> bool:
+    if is_third:
+        return tuple(shape) == (3 * wanted[0], *wanted[1:])
+    # only trailing ones may differ: a 1x1 convolution against a linear layer
+    longer, shorter = sorted((tuple(shape), tuple(wanted)), key=len, reverse=True)
+    return longer[: len(shorter)] == shorter and set(longer[len(shorter) :]) <= {1}
+
+
+def _ignored(name: str, geometry: Geometry) -> bool:
+    unused_block = f"{TEXT_PREFIX}transformer.resblocks.{geometry.text.layers}."
+    unused = tuple(TEXT_PREFIX + part for part in UNUSED_TEXT)
+    return name in SCHEDULE_BUFFERS or name.startswith(unused_block) or name in unused
+
+
+def assign(
+    networks: Networks, geometry: Geometry, sources: Mapping[str, Source], read: Callable[[str], torch.Tensor]
+) -> None:
+    """Put each tensor in the place of its parameter, without a copy.
+
+    Args:
+        networks: built on the meta device; every parameter is replaced.
+        geometry: the sizes they were built with.
+        sources: from `match`.
+        read: gives a tensor of the file in the dtype and on the device wanted.
+    """
+    for prefix, module, _ in parts_of(networks, geometry):
+        shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        for name, shape in shapes.items():
+            source = sources[prefix + name]
+            value = source.take(read(source.name), shape)
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))

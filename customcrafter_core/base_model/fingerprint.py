@@ -1,0 +1,42 @@
+"""Tell one base model from another by a few numbers that survive a change of dtype."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet3DConditionModel
+
+SAMPLED = ("conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight")
+NUMBERS = 8
+TOLERANCE = 0.03  # relative; bfloat16 moves the numbers by about 0.003, other training by about 1
+
+
+def fingerprint(unet: UNet3DConditionModel) -> str:
+    """A short text: the network's widths and `NUMBERS` projections of some of its weights.
+
+    Each weight tensor is multiplied with fixed pseudo-random signs, so that any training of it shows.
+    """
+    numbers = torch.zeros(NUMBERS, dtype=torch.float64)
+    for name in SAMPLED:
+        weight = unet.get_parameter(name).detach().flatten().to("cpu", torch.float64)
+        signs = torch.randint(0, 2, (NUMBERS, weight.numel()), generator=torch.Generator().manual_seed(len(name))) * 2 - 1
+        numbers += (signs.double() @ weight) / weight.norm().clamp(min=1e-12)
+    config = unet.config
+    widths = "-".join(str(width) for width in (*config.block_out_channels, config.cross_attention_dim))
+    return json.dumps({"widths": widths, "numbers": [round(number, 5) for number in numbers.tolist()]})
+
+
+def same_base(first: str, second: str) -> bool:
+    """Whether two fingerprints belong to the same weights, whatever dtype they were taken in."""
+    try:
+        a, b = json.loads(first), json.loads(second)
+        return a["widths"] == b["widths"] and _close(a["numbers"], b["numbers"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _close(first: Sequence[float], second: Sequence[float]) -> bool:
+    a, b = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
+    return a.shape == b.shape and bool((a - b).norm() <= TOLERANCE * a.norm())

@@ -1,0 +1,245 @@
+"""The sizes of a VideoCrafter2 model, read from the names and shapes in its checkpoint.
+
+What shapes cannot tell (the width of an attention head, the number of groups of a norm) comes from the file's metadata
+and else has VideoCrafter2's value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from ..errors import InputError
+
+UNET_PREFIX = "model.diffusion_model."
+TEXT_PREFIX = "cond_stage_model.model."
+VAE_PREFIX = "first_stage_model."
+METADATA_KEY = "customcrafter.geometry"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class HiddenSizes:
+    """What tensor shapes do not show. The defaults are VideoCrafter2's.
+
+    Every field is a count: channels of one attention head, or groups of a group norm.
+    """
+
+    unet_head_dim: int = 64
+    unet_norm_groups: int = 32
+    text_head_dim: int = 64
+    vae_norm_groups: int = 32
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The video the model was made for: pixels, frames, frames per second."""
+
+    width: int = 512
+    height: int = 320
+    frames: int = 16
+    fps: int = 28
+
+
+@dataclass(frozen=True)
+class UNetGeometry:
+    """Sizes of the denoising network; ``attends[i]``: level ``i`` has spatial and temporal attention."""
+
+    in_channels: int
+    out_channels: int
+    channels: tuple[int, ...]
+    blocks_per_level: int
+    attends: tuple[bool, ...]
+    context_dim: int
+    head_dim: int
+    norm_groups: int
+
+
+@dataclass(frozen=True)
+class TextGeometry:
+    """Sizes of the text encoder; ``layers`` counts those that are used, one less than the file holds."""
+
+    vocab_size: int
+    positions: int
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class VAEGeometry:
+    """Sizes of the image autoencoder; one side shrinks by ``2 ** (len(channels) - 1)``."""
+
+    image_channels: int
+    latent_channels: int
+    channels: tuple[int, ...]
+    blocks_per_level: int
+    norm_groups: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of all three networks."""
+
+    unet: UNetGeometry
+    text: TextGeometry
+    vae: VAEGeometry
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Side of the square of pixels behind one latent position."""
+        return 2 ** (len(self.vae.channels) - 1)
+
+
+def metadata_of(hidden: HiddenSizes, defaults: Defaults) -> dict[str, str]:
+    """Metadata of a checkpoint file that `hidden_sizes_of` and `defaults_of` read back."""
+    return {METADATA_KEY: json.dumps({**asdict(hidden), **asdict(defaults)}, sort_keys=True)}
+
+
+def hidden_sizes_of(metadata: Mapping[str, str]) -> HiddenSizes:
+    """Sizes that shapes do not show, from a file's metadata, else VideoCrafter2's."""
+    return HiddenSizes(**_integers(metadata, HiddenSizes))
+
+
+def defaults_of(metadata: Mapping[str, str]) -> Defaults:
+    """The video a model was made for, from its file's metadata, else VideoCrafter2's."""
+    return Defaults(**_integers(metadata, Defaults))
+
+
+def _integers(metadata: Mapping[str, str], kind: type) -> dict[str, int]:
+    try:
+        stored = json.loads(metadata.get(METADATA_KEY, "{}"))
+        values = {name: stored[name] for name in kind.__dataclass_fields__ if name in stored}
+        wrong = {name: value for name, value in values.items() if type(value) is not int or not 0 < value < 65536}
+    except (ValueError, TypeError) as error:
+        raise _bad_metadata(str(error)) from error
+    if wrong:
+        raise _bad_metadata(str(wrong))
+    return values
+
+
+def _bad_metadata(found: str) -> InputError:
+    return InputError(
+        expected=f"positive whole numbers in the metadata {METADATA_KEY}", found=found, remedy="Write the file again."
+    )
+
+
+def read_geometry(shapes: Shapes, hidden: HiddenSizes) -> Geometry:
+    """Read all sizes from the tensor names and shapes of a checkpoint in VideoCrafter2's format.
+
+    Raises:
+        InputError: the names are not those of VideoCrafter2; the message says which model it looks like instead.
+    """
+    try:
+        geometry = Geometry(_unet(shapes, hidden), _text(shapes, hidden), _vae(shapes, hidden))
+    except (KeyError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            expected="a VideoCrafter2 text-to-video checkpoint",
+            found=f"{_looks_like(shapes)} ({error} is absent)",
+            remedy="Use VideoCrafter2's model.ckpt (text-to-video, 512, version 2).",
+        ) from error
+    _check_widths(geometry)
+    return geometry
+
+
+def _looks_like(shapes: Shapes) -> str:
+    if any("lora" in name for name in shapes):
+        return "a LoRA file"
+    unet = [name for name in shapes if name.startswith(UNET_PREFIX)]
+    if unet and not any(".temopral_conv." in name for name in unet):
+        return "an image model (Stable Diffusion format, no temporal layers)"
+    if unet and not any("fps_embedding" in name for name in unet):
+        return "a video model without frame-rate embedding (VideoCrafter1 or older)"
+    if unet:
+        return "an incomplete VideoCrafter2 checkpoint"
+    if any(name.startswith(("conv_in", "down_blocks", "unet.")) for name in shapes):
+        return "a model in diffusers format"
+    return f"other weights, such as {next(iter(shapes), 'none at all')!r}"
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """Count indices 0, 1, 2 … without a gap; what lies behind a gap is reported as unexpected later."""
+    found = {int(match.group(1)) for name in shapes if (match := re.match(pattern, name))}
+    count = next(i for i in range(len(found) + 1) if i not in found)
+    if not count:
+        raise KeyError(pattern.replace("\\", "").replace("(d+)", "0"))
+    return count
+
+
+def _unet(shapes: Shapes, hidden: HiddenSizes) -> UNetGeometry:
+    blocks = UNET_PREFIX + "input_blocks."
+    first = shapes[blocks + "0.0.weight"]
+    for required in ("init_attn.0.norm.weight", "fps_embedding.0.weight", "input_blocks.1.0.temopral_conv.conv1.0.weight"):
+        if UNET_PREFIX + required not in shapes:
+            raise KeyError(UNET_PREFIX + required)
+    levels: list[list[int]] = [[]]
+    for i in range(1, _count(shapes, re.escape(blocks) + r"(\d+)\.")):
+        if f"{blocks}{i}.0.op.weight" in shapes:
+            levels.append([])
+        else:
+            levels[-1].append(i)
+    channels = tuple(shapes[f"{blocks}{level[0]}.0.out_layers.3.weight"][0] for level in levels)
+    attends = tuple(f"{blocks}{level[0]}.1.norm.weight" in shapes for level in levels)
+    context = shapes[UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"]
+    return UNetGeometry(
+        in_channels=first[1],
+        out_channels=shapes[UNET_PREFIX + "out.2.weight"][0],
+        channels=channels,
+        blocks_per_level=len(levels[0]),
+        attends=attends,
+        context_dim=context[1],
+        head_dim=hidden.unet_head_dim,
+        norm_groups=hidden.unet_norm_groups,
+    )
+
+
+def _text(shapes: Shapes, hidden: HiddenSizes) -> TextGeometry:
+    vocab_size, width = shapes[TEXT_PREFIX + "token_embedding.weight"]
+    resblocks = TEXT_PREFIX + "transformer.resblocks."
+    return TextGeometry(
+        vocab_size=vocab_size,
+        positions=shapes[TEXT_PREFIX + "positional_embedding"][0],
+        width=width,
+        mlp_width=shapes[resblocks + "0.mlp.c_fc.weight"][0],
+        layers=_count(shapes, re.escape(resblocks) + r"(\d+)\.") - 1,
+        heads=max(width // hidden.text_head_dim, 1),
+    )
+
+
+def _vae(shapes: Shapes, hidden: HiddenSizes) -> VAEGeometry:
+    down = VAE_PREFIX + "encoder.down."
+    levels = _count(shapes, re.escape(down) + r"(\d+)\.")
+    return VAEGeometry(
+        image_channels=shapes[VAE_PREFIX + "encoder.conv_in.weight"][1],
+        latent_channels=shapes[VAE_PREFIX + "post_quant_conv.weight"][0],
+        channels=tuple(shapes[f"{down}{i}.block.0.conv1.weight"][0] for i in range(levels)),
+        blocks_per_level=_count(shapes, re.escape(down) + r"0\.block\.(\d+)\."),
+        norm_groups=hidden.vae_norm_groups,
+    )
+
+
+def _check_widths(geometry: Geometry) -> None:
+    unet, text, vae = geometry.unet, geometry.text, geometry.vae
+    problems = [f"UNet channels {c} over head width {unet.head_dim}" for c in unet.channels if c % unet.head_dim]
+    problems += [f"UNet channels {c} over {unet.norm_groups} groups" for c in unet.channels if c % unet.norm_groups]
+    problems += [f"VAE channels {c} over {vae.norm_groups} groups" for c in vae.channels if c % vae.norm_groups]
+    if text.width % text.heads:
+        problems.append(f"text width {text.width} over {text.heads} heads")
+    if text.layers < 1:
+        problems.append("a text encoder of fewer than two layers")
+    if unet.context_dim != text.width:
+        problems.append(f"UNet context {unet.context_dim} against text width {text.width}")
+    if unet.in_channels != vae.latent_channels:
+        problems.append(f"UNet input of {unet.in_channels} channels against {vae.latent_channels} latent channels")
+    if problems:
+        raise InputError(
+            expected="widths that divide and fit each other",
+            found="; ".join(problems),
+            remedy=f"If this is a model of another size, its head widths and norm groups belong into the metadata {METADATA_KEY}.",
+        )

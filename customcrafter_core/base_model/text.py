@@ -1,0 +1,132 @@
+"""Prompts to text embeddings, with learned tokens such as ``<new1>`` in them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..errors import InputError
+from .networks import text_tower
+
+log = logging.getLogger(__name__)
+
+VOCABULARY = Path(__file__).parent / "tokenizer"  # CLIP's byte pairs (MIT licence), shipped: nothing is fetched
+PAD_ID = 0  # OpenCLIP pads with 0, not with the end token
+
+
+@cache
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer, without learned tokens; shared, so never add tokens to it."""
+    return CLIPTokenizer.from_pretrained(VOCABULARY, local_files_only=True)
+
+
+class PromptTokenizer:
+    """CLIP's tokenizer plus learned tokens; the ``i``-th vector of all learned tokens has id ``vocab_size + i``."""
+
+    def __init__(self, placeholders: Mapping[str, int] | None = None, *, length: int = 77) -> None:
+        """Args:
+            placeholders: learned token, as written in prompts -> how many vectors it stands for.
+            length: ids per prompt, start and end included.
+
+        Raises:
+            InputError: a placeholder is empty, contains spaces or already is a word of the vocabulary.
+        """
+        self.length = length
+        self.placeholders = dict(placeholders or {})
+        for placeholder in self.placeholders:
+            check_placeholder(placeholder)
+        self._ids: dict[str, list[int]] = {}
+        next_id = clip_tokenizer().vocab_size
+        for placeholder, count in self.placeholders.items():
+            self._ids[placeholder] = list(range(next_id, next_id + count))
+            next_id += count
+
+    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Token ids ``(b, length)``; what does not fit is cut off with a warning."""
+        return torch.tensor([self._encode(prompt) for prompt in prompts], dtype=torch.long)
+
+    def _encode(self, prompt: str) -> list[int]:
+        tokenizer = clip_tokenizer()
+        ids = [i for piece in self._pieces(prompt) for i in piece]
+        room = self.length - 2
+        if len(ids) > room:
+            log.warning("The prompt has %d tokens, %d fit; the end is cut off: %s", len(ids), room, prompt)
+        ids = [tokenizer.bos_token_id, *ids[:room], tokenizer.eos_token_id]
+        return ids + [PAD_ID] * (self.length - len(ids))
+
+    def _pieces(self, prompt: str) -> Iterator[list[int]]:
+        rest = prompt
+        while rest:
+            found = [(rest.find(p), -len(p), p) for p in self._ids if p in rest]
+            if not found:
+                yield clip_tokenizer()(rest, add_special_tokens=False).input_ids
+                return
+            start, _, placeholder = min(found)
+            if rest[:start]:
+                yield clip_tokenizer()(rest[:start], add_special_tokens=False).input_ids
+            yield self._ids[placeholder]
+            rest = rest[start + len(placeholder) :]
+
+
+def check_placeholder(placeholder: str) -> None:
+    """Refuse a learned token that prompts could not hold or that is an ordinary word.
+
+    Raises:
+        InputError: it is empty, contains spaces or is one token of CLIP's vocabulary.
+    """
+    if not placeholder or any(letter.isspace() for letter in placeholder):
+        found = repr(placeholder)
+    elif placeholder in clip_tokenizer().get_vocab() or f"{placeholder.lower()}</w>" in clip_tokenizer().get_vocab():
+        found = f"{placeholder!r}, which already is a word of the text encoder"
+    else:
+        return
+    raise InputError(expected="a new token without spaces", found=found, remedy="Use a token such as <new1>.")
+
+
+class LearnedTokenEmbedding(nn.Module):
+    """The text encoder's token table with learned rows behind it; only those can be trained."""
+
+    def __init__(self, base: nn.Embedding, vectors: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.base = base
+        self.vectors = [vector for vector in vectors]  # not a ParameterList: they belong to the subjects
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The base model's rows ``(vocab, d)``; transformers asks it for dtype and device."""
+        return self.base.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Look up ids ``(b, n)``; returns ``(b, n, d)``."""
+        vocabulary = self.base.num_embeddings
+        embedded = self.base(ids.clamp(max=vocabulary - 1))
+        if not self.vectors:
+            return embedded
+        learned = torch.cat([vector.to(embedded) for vector in self.vectors])
+        index = (ids - vocabulary).clamp(min=0)
+        return torch.where((ids >= vocabulary).unsqueeze(-1), learned[index], embedded)
+
+
+@contextmanager
+def learned_tokens(text_encoder: CLIPTextModel, vectors: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Give the text encoder learned rows ``(n, d)`` each, behind its vocabulary, while the context lasts."""
+    embeddings = text_tower(text_encoder).embeddings
+    base = embeddings.token_embedding
+    embeddings.token_embedding = LearnedTokenEmbedding(base, vectors)
+    try:
+        yield
+    finally:
+        embeddings.token_embedding = base
+
+
+def encode_ids(text_encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
+    """Text embeddings ``(b, n, d)`` of token ids ``(b, n)``: the penultimate layer, normed."""
+    device = next(text_encoder.parameters()).device
+    return text_encoder(input_ids=ids.to(device)).last_hidden_state

@@ -1,0 +1,20 @@
+"""The one kind of error that bad input raises."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input from the user: what was expected, what was found, what to do.
+
+    Raised before anything is changed or written, so the caller only has to show the message.
+    """
+
+    def __init__(self, *, expected: str, found: str, remedy: str) -> None:
+        self.expected, self.found, self.remedy = expected, found, remedy
+        super().__init__(f"Expected {expected}; found {found}. {remedy}")
+
+
+def some_names(names: list[str], limit: int = 8) -> str:
+    """List names for a message: all of them up to ``limit``, then how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
