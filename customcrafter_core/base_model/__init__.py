@@ -1,0 +1,1 @@
+"""VideoCrafter2 on diffusers and transformers: reading and writing its checkpoints."""

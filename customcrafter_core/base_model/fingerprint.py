@@ -21,7 +21,9 @@ def fingerprint(unet: UNet3DConditionModel) -> str:
     numbers = torch.zeros(NUMBERS, dtype=torch.float64)
     for name in SAMPLED:
         weight = unet.get_parameter(name).detach().flatten().to("cpu", torch.float64)
-        signs = torch.randint(0, 2, (NUMBERS, weight.numel()), generator=torch.Generator().manual_seed(len(name))) * 2 - 1
+        signs = (
+            torch.randint(0, 2, (NUMBERS, weight.numel()), generator=torch.Generator().manual_seed(len(name))) * 2 - 1
+        )
         numbers += (signs.double() @ weight) / weight.norm().clamp(min=1e-12)
     config = unet.config
     widths = "-".join(str(width) for width in (*config.block_out_channels, config.cross_attention_dim))

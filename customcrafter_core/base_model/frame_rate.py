@@ -34,7 +34,9 @@ class FrameRateTimestepEmbedding(TimestepEmbedding):
             ValueError: the frame rate is missing; the network was trained with one at every step.
         """
         if condition is None:
-            raise ValueError("VideoCrafter2 needs a frame rate: pass timestep_cond=tensor of frames per second, shape (b,).")
+            raise ValueError(
+                "VideoCrafter2 needs a frame rate: pass timestep_cond=tensor of frames per second, shape (b,)."
+            )
         fps = self.fps_proj(condition).to(sample.dtype)
         return super().forward(sample) + self.fps_embedding(fps)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from ..errors import InputError
 
@@ -110,10 +110,10 @@ def defaults_of(metadata: Mapping[str, str]) -> Defaults:
     return Defaults(**_integers(metadata, Defaults))
 
 
-def _integers(metadata: Mapping[str, str], kind: type) -> dict[str, int]:
+def _integers(metadata: Mapping[str, str], kind: type[HiddenSizes] | type[Defaults]) -> dict[str, int]:
     try:
         stored = json.loads(metadata.get(METADATA_KEY, "{}"))
-        values = {name: stored[name] for name in kind.__dataclass_fields__ if name in stored}
+        values = {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
         wrong = {name: value for name, value in values.items() if type(value) is not int or not 0 < value < 65536}
     except (ValueError, TypeError) as error:
         raise _bad_metadata(str(error)) from error
@@ -175,7 +175,11 @@ def _count(shapes: Shapes, pattern: str) -> int:
 def _unet(shapes: Shapes, hidden: HiddenSizes) -> UNetGeometry:
     blocks = UNET_PREFIX + "input_blocks."
     first = shapes[blocks + "0.0.weight"]
-    for required in ("init_attn.0.norm.weight", "fps_embedding.0.weight", "input_blocks.1.0.temopral_conv.conv1.0.weight"):
+    for required in (
+        "init_attn.0.norm.weight",
+        "fps_embedding.0.weight",
+        "input_blocks.1.0.temopral_conv.conv1.0.weight",
+    ):
         if UNET_PREFIX + required not in shapes:
             raise KeyError(UNET_PREFIX + required)
     levels: list[list[int]] = [[]]

@@ -122,7 +122,13 @@ def vae_table(geometry: VAEGeometry) -> dict[str, str]:
         table.update(_vae_resnet(f"{half}.mid.block_1", f"{half}.mid_block.resnets.0"))
         table.update(_vae_resnet(f"{half}.mid.block_2", f"{half}.mid_block.resnets.1"))
         attention = f"{half}.mid_block.attentions.0"
-        for original, ours in (("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")):
+        for original, ours in (
+            ("norm", "group_norm"),
+            ("q", "to_q"),
+            ("k", "to_k"),
+            ("v", "to_v"),
+            ("proj_out", "to_out.0"),
+        ):
             table[f"{half}.mid.attn_1.{original}"] = f"{attention}.{ours}"
     for i in range(levels):
         for j in range(blocks):

@@ -90,14 +90,18 @@ def read_weight(file: TensorFile, name: str, dtype: torch.dtype, device: str | t
     """
     stored = file.tensors[name].dtype
     if not stored.is_floating_point:
-        raise InputError(expected="floating-point weights", found=f"{name} in {stored}", remedy="Use the original file.")
+        raise InputError(
+            expected="floating-point weights", found=f"{name} in {stored}", remedy="Use the original file."
+        )
     on_cpu = torch.device(device).type == "cpu"
     value = file.map(name) if stored == dtype and on_cpu else file.read(name)
     weight = value.to(device=device, dtype=dtype)
     if not torch.isfinite(weight).all():
         if torch.isfinite(value).all():
             raise InputError(
-                expected=f"weights within the range of {dtype}", found=f"{name} with larger values", remedy="Use bfloat16."
+                expected=f"weights within the range of {dtype}",
+                found=f"{name} with larger values",
+                remedy="Use bfloat16.",
             )
         raise InputError(
             expected="finite weights",

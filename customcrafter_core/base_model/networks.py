@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .frame_rate import FrameRateTimestepEmbedding
@@ -79,7 +79,7 @@ def build_vae(geometry: VAEGeometry) -> AutoencoderKL:
     )
 
 
-def text_tower(text_encoder: CLIPTextModel) -> nn.Module:
+def text_tower(text_encoder: CLIPTextModel) -> Any:
     """The module that holds ``embeddings``, ``encoder`` and ``final_layer_norm``: transformers 4 nests it, 5 does not."""
     return getattr(text_encoder, "text_model", text_encoder)
 

@@ -97,7 +97,9 @@ class TensorFile:
     def __enter__(self) -> TensorFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -126,7 +128,9 @@ def open_tensor_file(path: str | Path) -> TensorFile:
 
 def _truncated(path: Path, detail: str) -> InputError:
     return InputError(
-        expected=f"all of {path.name}", found=f"a damaged or truncated file ({detail})", remedy="Download or copy it again."
+        expected=f"all of {path.name}",
+        found=f"a damaged or truncated file ({detail})",
+        remedy="Download or copy it again.",
     )
 
 
@@ -210,15 +214,13 @@ def _open_torch(path: Path) -> TensorFile:
             remedy="Use the model's checkpoint file.",
         )
     named = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    offsets = {name: getattr(value.untyped_storage(), "_checkpoint_offset", None) for name, value in named.items()}
-    if any(offset is None for offset in offsets.values()):
-        return _MemoryTensorFile(path, _load_torch(path, map_location="cpu"))
-    tensors = {
-        name: TensorInfo(
-            value.dtype, tuple(value.shape), value.stride(), offsets[name] + value.storage_offset() * value.dtype.itemsize
-        )
-        for name, value in named.items()
-    }
+    tensors = {}
+    for name, value in named.items():
+        start = getattr(value.untyped_storage(), "_checkpoint_offset", None)
+        if start is None:
+            return _MemoryTensorFile(path, _load_torch(path, map_location="cpu"))
+        offset = start + int(value.storage_offset()) * value.dtype.itemsize
+        tensors[name] = TensorInfo(value.dtype, tuple(value.shape), value.stride(), offset)
     return TensorFile(path, tensors, {})
 
 

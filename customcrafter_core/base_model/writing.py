@@ -75,7 +75,10 @@ def write_checkpoint(
         defaults: the video the model was made for, stored as metadata.
         dtype: of the file.
     """
-    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in original_state_dict(networks, geometry).items()}
+    state = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in original_state_dict(networks, geometry).items()
+    }
     save_atomically(Path(path), state, metadata_of(hidden, defaults))
 
 

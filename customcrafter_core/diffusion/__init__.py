@@ -1,0 +1,1 @@
+"""Noise schedule, DDIM, guidance and strength schedules."""

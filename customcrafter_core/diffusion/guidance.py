@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from enum import StrEnum
+from enum import Enum
 
 import torch
 from diffusers import UNet3DConditionModel
@@ -11,7 +11,7 @@ from diffusers import UNet3DConditionModel
 log = logging.getLogger(__name__)
 
 
-class GuidanceBatch(StrEnum):
+class GuidanceBatch(str, Enum):
     """How the two predictions of guidance run: together is faster, one by one needs less memory."""
 
     AUTO = "auto"
@@ -33,12 +33,12 @@ class GuidedUNet:
         batch: GuidanceBatch = GuidanceBatch.AUTO,
     ) -> None:
         """Args:
-            unet: VideoCrafter2's UNet.
-            cond: text embeddings of the prompt ``(b, n, d)``.
-            uncond: text embeddings of the negative prompt, the same shape.
-            cfg: guidance scale.
-            fps: frames per second the network is told.
-            batch: `AUTO` runs both together until the device is out of memory, then one by one.
+        unet: VideoCrafter2's UNet.
+        cond: text embeddings of the prompt ``(b, n, d)``.
+        uncond: text embeddings of the negative prompt, the same shape.
+        cfg: guidance scale.
+        fps: frames per second the network is told.
+        batch: `AUTO` runs both together until the device is out of memory, then one by one.
         """
         self.unet, self.cond, self.uncond, self.cfg, self.fps = unet, cond, uncond, cfg, fps
         self.batch = batch

@@ -39,6 +39,7 @@ class TwoPhase:
             )
 
     def __call__(self, step: int, steps: int) -> float:
+        """Strength at ``step``, counted from 0."""
         return self.lambda_s if step < self.k else self.lambda_l
 
 
@@ -52,6 +53,7 @@ class Constant:
         _finite("strength", self.strength)
 
     def __call__(self, step: int, steps: int) -> float:
+        """The strength."""
         return self.strength
 
 
@@ -87,7 +89,9 @@ class Curve:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                expected="points progress:strength separated by commas", found=repr(text), remedy="Write 0:0.4, 0.1:0.8."
+                expected="points progress:strength separated by commas",
+                found=repr(text),
+                remedy="Write 0:0.4, 0.1:0.8.",
             ) from error
 
     @classmethod
@@ -97,6 +101,7 @@ class Curve:
         return cls(tuple((i / last, float(strength)) for i, strength in enumerate(strengths)))
 
     def __call__(self, step: int, steps: int) -> float:
+        """Strength at ``step`` of ``steps``, counted from 0."""
         progress = step / (steps - 1) if steps > 1 else 0.0
         right = bisect.bisect_right([x for x, _ in self.points], progress)
         if right == 0:

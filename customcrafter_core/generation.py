@@ -1,0 +1,166 @@
+"""Make a video: the paper's Algorithm 1 from prompt to latent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from .base_model.model import VideoCrafter2
+from .diffusion.ddim import DDIMStep, ddim_sample
+from .diffusion.guidance import GuidanceBatch, GuidedUNet
+from .diffusion.strength import StrengthSchedule, TwoPhase, strengths_of
+from .errors import InputError
+from .subject.adapter import attached
+from .subject.prompts import encode_prompts, missing_tokens
+from .subject.subject import Subject, check_fits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AppliedSubject:
+    """A subject and how strong it is at each step."""
+
+    subject: Subject
+    strength: StrengthSchedule = field(default_factory=TwoPhase)
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """What video to make and how. Zero for a size, frames or fps means the model's own."""
+
+    prompt: str
+    negative: str = ""
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    fps: int = 0
+    batch: int = 1
+    seed: int = 0
+    steps: int = 50
+    cfg: float = 12.0
+    eta: float = 1.0
+    exact_tail: bool = False
+    guidance: GuidanceBatch = GuidanceBatch.AUTO
+
+
+@dataclass(frozen=True)
+class SampledStep(DDIMStep):
+    """A DDIM step together with the strength of each subject that was applied in it."""
+
+    strengths: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A sampled latent ``(b, c, t, h, w)`` and, per step, timestep and applied strengths."""
+
+    latent: torch.Tensor
+    timesteps: list[int]
+    strengths: list[tuple[float, ...]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class SeededNoise:
+    """Standard normal noise that depends on the seed alone: drawn on the CPU, one stream for each video of a batch."""
+
+    def __init__(self, shape: tuple[int, ...], seed: int, device: torch.device) -> None:
+        """Args:
+        shape: of the latent, ``(b, c, t, h, w)``.
+        seed: the ``i``-th video of the batch uses ``seed + i``.
+        device: where the noise goes.
+        """
+        self._shape, self._device = shape[1:], device
+        self._generators = [torch.Generator().manual_seed(seed + i) for i in range(shape[0])]
+
+    def __call__(self, step: int = 0) -> torch.Tensor:
+        """The next draw; ``step`` is not used, draws simply follow each other."""
+        draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
+        return torch.stack(draws).to(self._device)
+
+
+@torch.inference_mode()
+def generate(
+    model: VideoCrafter2,
+    settings: VideoSettings,
+    subjects: Sequence[AppliedSubject] = (),
+    *,
+    any_base: bool = False,
+    on_step: Callable[[SampledStep], None] | None = None,
+) -> Generation:
+    """Sample a video's latent with subjects whose strength follows their schedules.
+
+    Args:
+        model: the base model.
+        settings: prompt, size, seed and sampling.
+        subjects: applied together, each with its own token in the prompt.
+        any_base: accept subjects of another base of the same widths.
+        on_step: called after each step.
+
+    Returns:
+        The latent and the strengths that were really applied.
+
+    Raises:
+        InputError: a setting or a subject does not fit; nothing was changed.
+    """
+    shape, fps = resolve_size(model, settings)
+    timesteps = model.schedule.ddim_timesteps(settings.steps)
+    schedules = [strengths_of(applied.strength, len(timesteps)) for applied in subjects]
+    learned = [applied.subject for applied in subjects]
+    for subject in learned:
+        check_fits(subject, model, any_base=any_base)
+    warnings = missing_tokens(settings.prompt, learned)
+    for warning in warnings:
+        log.warning(warning)
+    text = encode_prompts(model, [settings.prompt, settings.negative], learned)
+    cond, uncond = (row.expand(settings.batch, -1, -1) for row in text.unsqueeze(1))
+    unet = GuidedUNet(model.unet, cond, uncond, cfg=settings.cfg, fps=fps, batch=settings.guidance)
+    noise = SeededNoise(shape, settings.seed, model.device)
+    applied_strengths: list[tuple[float, ...]] = []
+
+    with attached(model.unet, learned) as attachment:
+
+        def denoise(x: torch.Tensor, timestep: int, step: int) -> torch.Tensor:
+            attachment.set_strengths([schedule[step] for schedule in schedules])
+            applied_strengths.append(attachment.strengths)
+            return unet(x, timestep)
+
+        def report(state: DDIMStep) -> None:
+            if on_step is not None:
+                on_step(SampledStep(**vars(state), strengths=applied_strengths[-1]))
+
+        latent = ddim_sample(
+            denoise,
+            noise(),
+            model.schedule,
+            timesteps,
+            noise=noise,
+            eta=settings.eta,
+            exact_tail=settings.exact_tail,
+            on_step=report,
+        )
+    return Generation(latent, timesteps, applied_strengths, warnings)
+
+
+def resolve_size(model: VideoCrafter2, settings: VideoSettings) -> tuple[tuple[int, ...], int]:
+    """The latent's shape ``(b, c, t, h, w)`` and the frame rate, with the model's own values where none are given.
+
+    Raises:
+        InputError: a size, the frame rate, or the guidance scale is out of range.
+    """
+    defaults = model.defaults
+    fps = settings.fps or defaults.fps
+    if not 1 <= fps <= 60:
+        raise InputError(expected="1 to 60 frames per second", found=f"{fps}", remedy="VideoCrafter2's default is 28.")
+    if not settings.cfg >= 1 or settings.cfg == float("inf"):
+        raise InputError(expected="a guidance scale of 1 or more", found=f"{settings.cfg}", remedy="The paper uses 12.")
+    shape = model.latent_shape(
+        settings.width or defaults.width,
+        settings.height or defaults.height,
+        settings.frames or defaults.frames,
+        settings.batch,
+    )
+    return shape, fps

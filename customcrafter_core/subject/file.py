@@ -1,0 +1,175 @@
+"""One subject, one ``.safetensors`` file.
+
+It holds the LoRA factors under names that ComfyUI's own LoRA loader reads, the learned token as ``emb_params``, and
+everything else as metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..base_model.tensor_file import TensorFile, open_tensor_file
+from ..base_model.text import check_placeholder
+from ..base_model.writing import save_atomically
+from ..diffusion.strength import TwoPhase
+from ..errors import InputError, some_names
+from .subject import LoRAFactors, Subject, check_factors
+
+METADATA_KEY = "customcrafter.subject"
+THUMBNAIL_KEY = "customcrafter.thumbnail"
+FORMAT = 1
+PREFIX = "diffusion_model."
+TOKEN = "emb_params"
+FACTOR_NAME = re.compile(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight")
+
+
+def save_subject(subject: Subject, path: str | Path) -> Path:
+    """Write a subject; a failure leaves what was there before.
+
+    Raises:
+        InputError: the path does not end in ``.safetensors``, or the subject holds NaN.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(expected="a file name that ends in .safetensors", found=path.name, remedy="Rename it.")
+    check_factors(subject.factors, subject.embedding)
+    tensors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
+    tensors[TOKEN] = subject.embedding.detach().float().cpu().contiguous()
+    save_atomically(path, tensors, _metadata(subject))
+    return path
+
+
+def factor_tensors(subject: Subject) -> list[tuple[str, str, torch.Tensor]]:
+    """All factors as (layer, ``A`` for down or ``B`` for up, float32 tensor)."""
+    rows = []
+    for name, factors in subject.factors.items():
+        rows.append((name, "A", factors.down.detach().float().cpu().contiguous()))
+        rows.append((name, "B", factors.up.detach().float().cpu().contiguous()))
+    return rows
+
+
+def _metadata(subject: Subject) -> dict[str, str]:
+    content = {
+        "format": FORMAT,
+        "placeholder": subject.placeholder,
+        "class_word": subject.class_word,
+        "rank": subject.rank,
+        "targets": len(subject.factors),
+        "steps": subject.steps,
+        "base": subject.base,
+        "lambda_s": subject.recommended.lambda_s,
+        "lambda_l": subject.recommended.lambda_l,
+        "k": subject.recommended.k,
+        "training": dict(subject.training),
+    }
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(content, sort_keys=True)}
+    if subject.thumbnail:
+        metadata[THUMBNAIL_KEY] = base64.b64encode(subject.thumbnail).decode()
+    return metadata
+
+
+def load_subject(path: str | Path) -> Subject:
+    """Read a subject file, strictly.
+
+    Raises:
+        InputError: no such file, not a subject, a missing token, unknown names, factors that do not fit, NaN.
+    """
+    with open_tensor_file(path) as file:
+        content = _content(file)
+        factors = _factors(file)
+        if TOKEN not in file.tensors:
+            raise InputError(
+                expected=f"a learned token ({TOKEN}) in {file.path.name}",
+                found="none",
+                remedy="The file is damaged; save the subject again.",
+            )
+        embedding = file.read(TOKEN)
+        thumbnail = base64.b64decode(file.metadata.get(THUMBNAIL_KEY, ""))
+    check_factors(factors, embedding)
+    return _subject(content, factors, embedding, thumbnail, file.path.name)
+
+
+def is_subject(file: TensorFile) -> bool:
+    """Whether the file says that it holds a subject."""
+    return METADATA_KEY in file.metadata
+
+
+def _content(file: TensorFile) -> dict[str, Any]:
+    if not is_subject(file):
+        raise InputError(
+            expected="a subject file of this pack",
+            found=f"{file.path.name}, without its metadata",
+            remedy="A LoRA of another program is turned into one by: python -m customcrafter_core convert.",
+        )
+    try:
+        content = json.loads(file.metadata[METADATA_KEY])
+        if content["format"] > FORMAT:
+            raise InputError(
+                expected=f"a subject of format {FORMAT}",
+                found=f"format {content['format']} in {file.path.name}",
+                remedy="It was saved by a newer version of this pack: update.",
+            )
+        return content
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _bad_metadata(file.path.name, error) from error
+
+
+def _bad_metadata(name: str, error: Exception) -> InputError:
+    return InputError(
+        expected=f"readable metadata {METADATA_KEY} in {name}", found=str(error), remedy="Save the subject again."
+    )
+
+
+def _factors(file: TensorFile) -> dict[str, LoRAFactors]:
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    unknown = []
+    for name in file.tensors:
+        match = FACTOR_NAME.fullmatch(name)
+        if match:
+            pairs.setdefault(match[1], {})[match[2]] = file.read(name)
+        elif name != TOKEN:
+            unknown.append(name)
+    half = [name for name, pair in pairs.items() if len(pair) < 2]
+    if unknown or half or not pairs:
+        problems = [f"unknown tensors: {some_names(unknown)}"] if unknown else []
+        problems += [f"only one factor for {some_names(half)}"] if half else []
+        problems += [] if pairs else ["no LoRA factors"]
+        raise InputError(
+            expected=f"pairs of LoRA factors and a token in {file.path.name}",
+            found="; ".join(problems),
+            remedy="The file is damaged; save the subject again.",
+        )
+    return {name: LoRAFactors(down=pair["A"], up=pair["B"]) for name, pair in sorted(pairs.items())}
+
+
+def _subject(
+    content: Mapping[str, Any], factors: dict[str, LoRAFactors], embedding: torch.Tensor, thumbnail: bytes, name: str
+) -> Subject:
+    try:
+        placeholder = str(content["placeholder"])
+        check_placeholder(placeholder)
+        return Subject(
+            factors=factors,
+            embedding=embedding,
+            placeholder=placeholder,
+            class_word=str(content["class_word"]),
+            steps=int(content["steps"]),
+            base=str(content["base"]),
+            recommended=TwoPhase(float(content["lambda_s"]), float(content["lambda_l"]), int(content["k"])),
+            training=dict(content["training"]),
+            thumbnail=thumbnail,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _bad_metadata(name, error) from error

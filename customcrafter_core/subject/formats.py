@@ -1,0 +1,176 @@
+"""LoRA files of other programs: read into factors, written from them.
+
+Read: the authors' names (``…lora_up.weight`` on VideoCrafter2's module names), peft (``base_model.model.…lora_A``),
+diffusers (``unet.…lora_A`` and ``unet.…lora.up``), kohya (``lora_unet_…``) and ComfyUI (``diffusion_model.…``).
+Written: ComfyUI's LoRA and embedding files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ..base_model.geometry import UNET_PREFIX
+from ..base_model.key_tables import Table, rename, unet_table
+from ..base_model.model import VideoCrafter2
+from ..base_model.tensor_file import TensorFile, open_tensor_file
+from ..base_model.text import clip_tokenizer
+from ..base_model.writing import save_atomically
+from ..errors import InputError, some_names
+from .file import PREFIX, TOKEN, factor_tensors
+from .subject import PLACEHOLDER, LoRAFactors, Subject, check_factors, check_fits
+from .targets import lora_targets
+
+SUFFIX = re.compile(
+    r"(?P<layer>.+?)[._](?:lora[._])?(?P<part>lora_A|lora_B|lora_down|lora_up|down|up)(?:\.default)?\.weight$"
+)
+DOWN_PARTS = {"lora_A", "lora_down", "down"}
+WRAPPERS = ("base_model.model.", UNET_PREFIX, "diffusion_model.", "unet.", "model.")
+KOHYA = "lora_unet_"
+
+
+def import_lora(
+    path: str | Path,
+    model: VideoCrafter2,
+    *,
+    class_word: str,
+    placeholder: str = PLACEHOLDER,
+    token_file: str | Path | None = None,
+) -> Subject:
+    """Make a subject from a LoRA file of another program.
+
+    Args:
+        path: the LoRA.
+        model: the base model it belongs to.
+        class_word: what the subject is, such as ``teddy bear``.
+        placeholder: how V* is written in prompts.
+        token_file: the learned token; without one V* is the class word's own embedding, which is what the authors'
+            training code amounts to.
+
+    Raises:
+        InputError: a name matches no target, factors do not fit, or the token does not.
+    """
+    with open_tensor_file(path) as file:
+        factors = read_factors(file, lora_targets(model.unet), unet_table(model.geometry.unet))
+    embedding = class_embedding(model, class_word) if token_file is None else read_token(token_file)
+    check_factors(factors, embedding)
+    subject = Subject(
+        factors, embedding, placeholder=placeholder, class_word=class_word, training={"imported": Path(path).name}
+    )
+    check_fits(subject, model)
+    return subject
+
+
+def read_factors(file: TensorFile, targets: Mapping[str, object], table: Table) -> dict[str, LoRAFactors]:
+    """Read LoRA factors under any of the known names; alpha is folded into the upper factor.
+
+    Args:
+        file: an open LoRA file.
+        targets: names of the layers that can have factors.
+        table: VideoCrafter2's module names -> ours.
+
+    Raises:
+        InputError: it names everything that matches no target or lacks its partner.
+    """
+    flat = {name.replace(".", "_"): name for name in targets}
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    unknown = []
+    for name in file.tensors:
+        layer, part = _split(name)
+        target = _target(layer, targets, table, flat)
+        if target is None or part is None:
+            unknown.append(name)
+        else:
+            pairs.setdefault(target, {})[part] = file.read(name)
+    half = sorted(name for name, pair in pairs.items() if not {"down", "up"} <= set(pair))
+    if unknown or half or not pairs:
+        problems = [f"{len(unknown)} names without a target: {some_names(unknown)}"] if unknown else []
+        problems += [f"only one factor for {some_names(half)}"] if half else []
+        problems += [] if pairs else ["nothing that fits"]
+        raise InputError(
+            expected="LoRA factors for q, k, v of the spatial attention of this base model",
+            found=f"{'; '.join(problems)} in {file.path.name}",
+            remedy="Use a LoRA made for VideoCrafter2's spatial attention.",
+        )
+    return {name: _factors(pair) for name, pair in sorted(pairs.items())}
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    if name.endswith(".alpha"):
+        return name.removesuffix(".alpha"), "alpha"
+    match = SUFFIX.match(name)
+    if match is None:
+        return name, None
+    return match["layer"], "down" if match["part"] in DOWN_PARTS else "up"
+
+
+def _target(layer: str, targets: Mapping[str, object], table: Table, flat: Mapping[str, str]) -> str | None:
+    if layer.startswith(KOHYA):
+        return flat.get(layer.removeprefix(KOHYA))
+    stripped = True
+    while stripped:
+        stripped = False
+        for wrapper in WRAPPERS:
+            if layer.startswith(wrapper):
+                layer, stripped = layer.removeprefix(wrapper), True
+    layer = layer.replace(".processor.", ".").removesuffix("_lora")
+    for name in (layer, rename(layer, table)):
+        if name in targets:
+            return name
+    return None
+
+
+def _factors(pair: Mapping[str, torch.Tensor]) -> LoRAFactors:
+    down, up = pair["down"].float(), pair["up"].float()
+    if "alpha" in pair and down.ndim == 2 and down.shape[0]:
+        up = up * (float(pair["alpha"]) / down.shape[0])
+    return LoRAFactors(down=down, up=up)
+
+
+def class_embedding(model: VideoCrafter2, class_word: str) -> torch.Tensor:
+    """The text encoder's own row ``(1, d)`` for a class word; the mean of its rows if it is several tokens.
+
+    Raises:
+        InputError: the class word is empty.
+    """
+    ids = clip_tokenizer()(class_word, add_special_tokens=False).input_ids
+    if not ids:
+        raise InputError(
+            expected="a class word", found=repr(class_word), remedy="Say what the subject is, such as: dog."
+        )
+    table = model.text_encoder.get_input_embeddings().weight
+    return table[torch.tensor(ids, device=table.device)].float().mean(0, keepdim=True).cpu()
+
+
+def read_token(path: str | Path) -> torch.Tensor:
+    """A learned token ``(n, d)`` from a file with one tensor: ComfyUI's, diffusers' or the authors'.
+
+    Raises:
+        InputError: there is not exactly one tensor, or it is no row of vectors.
+    """
+    with open_tensor_file(path) as file:
+        if len(file.tensors) != 1:
+            raise InputError(
+                expected="one tensor, the learned token",
+                found=f"{len(file.tensors)} in {file.path.name}",
+                remedy="Check the file.",
+            )
+        token = file.read(next(iter(file.tensors))).float()
+    return token.reshape(1, -1) if token.ndim == 1 else token
+
+
+def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str | Path) -> None:
+    """Write a LoRA and an embedding file that ComfyUI's own nodes read.
+
+    Args:
+        subject: the subject.
+        lora_path: for LoraLoader; ends in ``.safetensors``.
+        embedding_path: for ``embedding:NAME`` in a prompt, where NAME is the file's name; ends in ``.safetensors``.
+    """
+    factors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
+    save_atomically(Path(lora_path), factors, {"format": "pt"})
+    token = subject.embedding.detach().float().cpu().contiguous()
+    save_atomically(Path(embedding_path), {TOKEN: token}, {"format": "pt"})

@@ -1,0 +1,42 @@
+"""Prompts that name subjects: V* goes into the text encoder, and a prompt that misses its token is reported."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from ..base_model.model import VideoCrafter2
+from ..base_model.text import PromptTokenizer, encode_ids, learned_tokens
+from ..errors import InputError
+from .subject import Subject
+
+log = logging.getLogger(__name__)
+
+
+def missing_tokens(prompt: str, subjects: Sequence[Subject]) -> list[str]:
+    """Warnings, one for each subject whose token the prompt does not hold."""
+    return [
+        f"The prompt does not hold {subject.placeholder}, the token of an applied subject; write {subject.trigger!r}."
+        for subject in subjects
+        if subject.placeholder not in prompt
+    ]
+
+
+def encode_prompts(model: VideoCrafter2, prompts: Sequence[str], subjects: Sequence[Subject] = ()) -> torch.Tensor:
+    """Text embeddings ``(b, 77, d)`` of prompts in which each subject's placeholder stands for its V*.
+
+    Raises:
+        InputError: two subjects have the same placeholder.
+    """
+    placeholders = [subject.placeholder for subject in subjects]
+    if len(set(placeholders)) < len(placeholders):
+        raise InputError(
+            expected="a token of its own for each subject",
+            found=f"{', '.join(placeholders)}",
+            remedy="Call the second subject <new2>.",
+        )
+    tokenizer = PromptTokenizer({subject.placeholder: len(subject.embedding) for subject in subjects})
+    with learned_tokens(model.text_encoder, [subject.embedding for subject in subjects]):
+        return encode_ids(model.text_encoder, tokenizer(prompts))
