@@ -1,0 +1,28 @@
+"""The shipped checkpoint: the trained networks in VideoCrafter2's own format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from customcrafter_core.base_model.networks import Networks
+from customcrafter_core.base_model.writing import write_checkpoint
+from customcrafter_core.demo.base import DEFAULTS, GEOMETRY, HIDDEN, build_demo_text_encoder
+from customcrafter_core.demo.codec import load_codec
+from customcrafter_core.demo.train_base import load_trained_unet
+
+DEMO_BASE = Path(__file__).parent / "assets" / "demo_base.safetensors"
+"""The demo base model that comes with the project."""
+
+
+def trained_networks(work_dir: Path) -> Networks:
+    """The averaged networks of a training run, frozen, in float32."""
+    unet, _ = load_trained_unet(work_dir / "unet_state.safetensors")
+    return Networks(unet, build_demo_text_encoder(), load_codec(work_dir / "codec.safetensors"))
+
+
+def write_base(work_dir: Path, path: Path = DEMO_BASE) -> Path:
+    """Write what is trained so far as a checkpoint in half precision; returns its path."""
+    write_checkpoint(path, trained_networks(work_dir), GEOMETRY, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float16)
+    return path
