@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import nn
 
 from ..base_model.model import VideoCrafter2
@@ -18,7 +17,7 @@ from ..subject.formats import class_embedding
 from ..subject.subject import LoRAFactors, Subject
 from ..subject.targets import lora_targets
 from .config import TrainConfig
-from .photos import photos_to_tensor, thumbnail
+from .photos import Photo, images_to_tensor, thumbnail
 from .still_video import StillVideos
 
 ADAPTER = "subject"
@@ -84,19 +83,19 @@ class Learner:
 
 def train_subject(
     model: VideoCrafter2,
-    photos: Sequence[Image.Image],
+    photos: Sequence[Photo],
     config: TrainConfig,
     *,
-    prior: Sequence[Image.Image] = (),
+    prior: Sequence[Photo] = (),
     on_step: Callable[[TrainStep], None] | None = None,
 ) -> Subject:
     """Learn a subject from photos.
 
     Args:
         model: the base model; it is what it was before when this returns or raises.
-        photos: of the subject, RGB.
+        photos: of the subject; those without a caption get `TrainConfig.captions` in turn.
         config: all settings.
-        prior: images of the class, for prior preservation (eq. 3).
+        prior: pictures of the class, for prior preservation (eq. 3); captions likewise.
         on_step: called after each step; an exception it raises ends the training.
 
     Returns:
@@ -109,12 +108,14 @@ def train_subject(
         raise InputError(expected="at least one photo of the subject", found="none", remedy="Three to ten are best.")
     width, height = config.width or model.defaults.width, config.height or model.defaults.height
     model.latent_shape(width, height, config.frames)
-    stills = StillVideos.encode(model, photos_to_tensor(photos, width, height))
-    priors = StillVideos.encode(model, photos_to_tensor(prior, width, height)) if prior else None
+    called = f"{config.placeholder} {config.class_word}"
+    sources = [_Source.encode(model, photos, called, config, (width, height))]
+    if prior and config.prior_weight > 0:
+        sources.append(_Source.encode(model, prior, config.class_word, config, (width, height)))
     generator = torch.Generator().manual_seed(config.seed)
     learner = Learner.start(model, config, generator)
     optimizer = torch.optim.AdamW(learner.parameter_groups(config), weight_decay=config.weight_decay)
-    batches = _Batches(model, config, stills, priors, generator)
+    batches = _Batches(config, sources, generator)
 
     with learner.attached(model), torch.enable_grad():
         for step in range(config.steps):
@@ -130,42 +131,52 @@ def train_subject(
             if on_step is not None:
                 values = [value.item() for value in losses] + [0.0]
                 on_step(TrainStep(step, config.steps, values[0], values[1]))
-    return learner.subject(config, model, config.steps, thumbnail(photos[0]))
+    return learner.subject(config, model, config.steps, thumbnail(photos[0].image))
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Still videos and, for each photo, the token ids ``(n, 77)`` of its captions."""
+
+    stills: StillVideos
+    captions: list[torch.Tensor]
+
+    @classmethod
+    def encode(
+        cls, model: VideoCrafter2, photos: Sequence[Photo], called: str, config: TrainConfig, size: tuple[int, int]
+    ) -> _Source:
+        tokenizer = PromptTokenizer({config.placeholder: 1})
+        stills = StillVideos.encode(model, images_to_tensor([photo.image for photo in photos], *size))
+        wordings = [[photo.caption] if photo.caption else config.captions for photo in photos]
+        return cls(stills, [tokenizer([caption.replace("{}", called) for caption in captions]) for captions in wordings])
+
+
+@dataclass(frozen=True)
 class _Batches:
     """Draws noised still videos with captions and gives the losses of a step; all draws from one generator."""
 
-    def __init__(
-        self,
-        model: VideoCrafter2,
-        config: TrainConfig,
-        stills: StillVideos,
-        priors: StillVideos | None,
-        generator: torch.Generator,
-    ) -> None:
-        self.config, self.generator = config, generator
-        self.fps = config.fps or model.defaults.fps
-        tokenizer = PromptTokenizer({config.placeholder: 1})
-        called = f"{config.placeholder} {config.class_word}"
-        self.sources = [(stills, tokenizer([caption.format(called) for caption in config.captions]))]
-        if priors is not None and config.prior_weight > 0:
-            self.sources.append((priors, tokenizer([caption.format(config.class_word) for caption in config.captions])))
+    config: TrainConfig
+    sources: list[_Source]
+    generator: torch.Generator
 
     def losses(self, model: VideoCrafter2) -> list[torch.Tensor]:
         """Noise-prediction losses ``[L_video]`` or ``[L_video, L_pr]`` (eq. 1, 3), in one forward pass."""
-        config, generator = self.config, self.generator
-        latents, ids = [], []
-        for stills, captions in self.sources:
-            index = torch.randint(len(stills), (config.batch,), generator=generator)
-            latents.append(stills.draw(index, config.frames, generator))
-            ids.append(captions[torch.randint(len(captions), (config.batch,), generator=generator)])
-        x0 = torch.cat(latents)
-        noise = torch.randn(x0.shape, generator=generator)
-        timesteps = torch.randint(len(model.schedule.signal), (len(x0),), generator=generator)
+        drawn = [self._draw(source) for source in self.sources]
+        x0, ids = torch.cat([latent for latent, _ in drawn]), torch.cat([ids for _, ids in drawn])
+        noise = torch.randn(x0.shape, generator=self.generator)
+        timesteps = torch.randint(len(model.schedule.signal), (len(x0),), generator=self.generator)
         noised = model.schedule.add_noise(x0, noise, timesteps).to(model.device, model.dtype)
-        text = encode_ids(model.text_encoder, torch.cat(ids))
-        fps = torch.full((len(x0),), self.fps, device=model.device)
-        predicted = model.unet(noised, timesteps.to(model.device), text.to(model.dtype), timestep_cond=fps).sample
+        text = encode_ids(model.text_encoder, ids).to(model.dtype)
+        fps = torch.full((len(x0),), self.config.fps or model.defaults.fps, device=model.device)
+        predicted = model.unet(noised, timesteps.to(model.device), text, timestep_cond=fps).sample
         error = (predicted.float() - noise.to(model.device)).pow(2)
         return [part.mean() for part in error.chunk(len(self.sources))]
+
+    def _draw(self, source: _Source) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents ``(b, c, t, h, w)`` of still videos and token ids ``(b, 77)`` of their captions."""
+        index = torch.randint(len(source.stills), (self.config.batch,), generator=self.generator)
+        latent = source.stills.draw(index, self.config.frames, self.generator)
+        captions = [source.captions[i] for i in index.tolist()]
+        picks = torch.randint(1 << 30, (self.config.batch,), generator=self.generator).tolist()
+        ids = torch.stack([ids[pick % len(ids)] for ids, pick in zip(captions, picks, strict=True)])
+        return latent, ids

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,21 @@ SMALLEST_SIDE = 16  # pixels; less holds nothing to learn
 THUMBNAIL_SIDE = 128
 
 
-def load_photos(folder: str | Path) -> list[Image.Image]:
+@dataclass(frozen=True)
+class Photo:
+    """One RGB picture; ``caption`` says what it shows, with ``{}`` for the subject, or is empty."""
+
+    image: Image.Image
+    caption: str = ""
+
+
+def load_photos(folder: str | Path) -> list[Photo]:
     """Read all photos of a folder in the order of their names.
 
+    A text file beside a photo, ``cup.txt`` for ``cup.jpg``, is its caption: ``a {} on a kitchen counter``.
+
     Raises:
-        InputError: no such folder, no photo in it, or a photo that cannot be used; it is named.
+        InputError: no such folder, no photo in it, or a photo or caption that cannot be used; it is named.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -35,11 +46,25 @@ def load_photos(folder: str | Path) -> list[Image.Image]:
             found=f"none in {folder}",
             remedy=f"Put images there: {', '.join(sorted(SUFFIXES))}.",
         )
-    return [load_photo(path) for path in paths]
+    return [Photo(load_image(path), _caption_beside(path)) for path in paths]
 
 
-def load_photo(path: Path) -> Image.Image:
-    """Read one photo as upright, opaque RGB; of an animation the first frame.
+def _caption_beside(path: Path) -> str:
+    text = path.with_suffix(".txt")
+    if not text.is_file():
+        return ""
+    caption = text.read_text(encoding="utf-8", errors="replace").strip()
+    if caption.count("{}") != 1:
+        raise InputError(
+            expected="a caption with one {} for the subject",
+            found=f"{caption!r} in {text.name}",
+            remedy="Write, for example: a {} on a kitchen counter.",
+        )
+    return caption
+
+
+def load_image(path: Path) -> Image.Image:
+    """Read one picture as upright, opaque RGB; of an animation the first frame.
 
     Raises:
         InputError: the file is empty, no image, damaged, too small, or so large that it may be an attack.
@@ -80,15 +105,15 @@ def opaque(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def photos_to_tensor(photos: Sequence[Image.Image], width: int, height: int) -> torch.Tensor:
-    """Cut photos centrally to the aspect and resize them; ``(n, 3, height, width)``, values -1 … 1."""
-    arrays = [np.asarray(ImageOps.fit(photo, (width, height), Image.Resampling.LANCZOS)) for photo in photos]
+def images_to_tensor(images: Sequence[Image.Image], width: int, height: int) -> torch.Tensor:
+    """Cut pictures centrally to the aspect and resize them; ``(n, 3, height, width)``, values -1 … 1."""
+    arrays = [np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def thumbnail(photo: Image.Image) -> bytes:
-    """A small PNG of a photo."""
-    small = photo.copy()
+def thumbnail(image: Image.Image) -> bytes:
+    """A small PNG of a picture."""
+    small = image.copy()
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     small.save(buffer, "PNG")

@@ -11,13 +11,13 @@ from customcrafter_core.errors import InputError
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
 from customcrafter_core.training.loop import TrainStep, train_subject
-from customcrafter_core.training.photos import load_photo, load_photos, opaque, photos_to_tensor
+from customcrafter_core.training.photos import Photo, images_to_tensor, load_image, load_photos, opaque
 
 SIZE = {"width": 64, "height": 48, "frames": 2}
 
 
-def photos(count: int = 2) -> list[Image.Image]:
-    return [Image.linear_gradient("L").resize((80, 60)).rotate(90 * i).convert("RGB") for i in range(count)]
+def photos(count: int = 2) -> list[Photo]:
+    return [Photo(Image.linear_gradient("L").resize((80, 60)).rotate(90 * i).convert("RGB")) for i in range(count)]
 
 
 def weights(model: VideoCrafter2) -> dict[str, torch.Tensor]:
@@ -148,7 +148,7 @@ def test_folder_without_photos(tmp_path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not an image at all", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_unreadable_photo_is_named(tmp_path, content: bytes) -> None:
-    photos()[0].save(tmp_path / "good.png")
+    photos()[0].image.save(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.png"):
         load_photos(tmp_path)
@@ -159,16 +159,16 @@ def test_truncated_photo_is_named(tmp_path) -> None:
     Image.effect_noise((200, 200), 50).convert("RGB").save(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match=r"half\.jpg"):
-        load_photo(path)
+        load_image(path)
 
 
 def test_one_pixel_and_huge(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     with pytest.raises(InputError, match=r"dot\.png with 1x1"):
-        load_photo(tmp_path / "dot.png")
+        load_image(tmp_path / "dot.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match=r"bomb\.png"):
-        load_photo(tmp_path / "bomb.png")
+        load_image(tmp_path / "bomb.png")
 
 
 def test_rotation_and_transparency(tmp_path) -> None:
@@ -176,13 +176,27 @@ def test_rotation_and_transparency(tmp_path) -> None:
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    assert load_photo(tmp_path / "turned.jpg").size == (40, 60)
+    assert load_image(tmp_path / "turned.jpg").size == (40, 60)
     assert opaque(Image.new("RGBA", (20, 20), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_photos_are_cut_to_the_aspect() -> None:
     wide = Image.new("RGB", (200, 50), "black")
     wide.paste((255, 255, 255), (75, 0, 125, 50))
-    tensor = photos_to_tensor([wide], 32, 32)
+    tensor = images_to_tensor([wide], 32, 32)
     assert tensor.shape == (1, 3, 32, 32)
     assert tensor.min() > 0.9
+
+
+def test_caption_beside_a_photo(model: VideoCrafter2, tmp_path) -> None:
+    photos()[0].image.save(tmp_path / "cup.png")
+    (tmp_path / "cup.txt").write_text("a {} on a table\n")
+    loaded = load_photos(tmp_path)
+    assert loaded[0].caption == "a {} on a table"
+    config = TrainConfig("cup", steps=1, **SIZE)
+    captioned = train_subject(model, loaded, config)
+    plain = train_subject(model, [Photo(loaded[0].image)], config)
+    assert not torch.equal(captioned.embedding, plain.embedding)
+    (tmp_path / "cup.txt").write_text("a cup on a table")
+    with pytest.raises(InputError, match=r"cup\.txt"):
+        load_photos(tmp_path)
