@@ -1,0 +1,1 @@
+"""What the core writes for people: videos, contact sheets, settings."""
