@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,23 @@ CELL = 160  # pixels, the short side of a frame on the sheet
 GAP = 6
 FONT_SIZE, SMALL_FONT_SIZE = 20, 14
 LABEL_LETTERS = 22  # per line
+# The font that comes with Pillow is the same everywhere but knows ASCII only.
+SPELT_OUT = str.maketrans(
+    {
+        "λ": "lambda",
+        "α": "alpha",
+        "→": "->",
+        "×": "x",
+        "–": "-",
+        "—": "-",
+        "…": "...",
+        "≥": ">=",
+        "≤": "<=",
+        "“": '"',
+        "”": '"',
+        "’": "'",
+    }
+)
 INK, FAINT, PAPER = (24, 24, 28), (120, 120, 128), (255, 255, 255)
 
 
@@ -61,10 +79,10 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", columns: int = C
         raise InputError(expected="at least one video and one column", found="none", remedy="Add a row.")
     strips = [_strip(row.frames, columns) for row in rows]
     font, small = ImageFont.load_default(size=FONT_SIZE), ImageFont.load_default(size=SMALL_FONT_SIZE)
-    labels = [textwrap.fill(row.label, LABEL_LETTERS) for row in rows]
+    labels = [textwrap.fill(_plain(row.label), LABEL_LETTERS) for row in rows]
     left = GAP + max(_width(label, font) for label in labels) + (GAP if any(labels) else 0)
     right = left + max(sum(image.width + GAP for _, image in strip) for strip in strips)
-    heading = textwrap.fill(title, max(right // (FONT_SIZE // 2), 20))
+    heading = textwrap.fill(_plain(title), max(right // (FONT_SIZE // 2), 20))
     top = GAP + (_height(heading, font) + 2 * GAP if heading else 0)
     line = SMALL_FONT_SIZE + GAP
     heights = [
@@ -84,6 +102,12 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", columns: int = C
             x += image.width + GAP
         y += height
     return sheet
+
+
+def _plain(text: str) -> str:
+    """The text in letters that the font has: signs spelt out, accents dropped, a question mark for the rest."""
+    parts = unicodedata.normalize("NFKD", text.translate(SPELT_OUT))
+    return "".join(letter for letter in parts if not unicodedata.combining(letter)).encode("ascii", "replace").decode()
 
 
 def _strip(frames: Frames, columns: int) -> list[tuple[int, Image.Image]]:

@@ -97,6 +97,12 @@ def test_sheet_shows_the_first_and_the_last_frame_sharp() -> None:
     assert (sheet[100, 200:320] == 128).all()  # nothing smoothed
 
 
+def test_labels_are_spelt_in_letters_that_the_font_has() -> None:
+    video = colours(2, 32, 32)
+    spelt = contact_sheet([SheetRow("lambda = 0.4 -> 0.8", video)], title="cafe")
+    assert contact_sheet([SheetRow("λ = 0.4 → 0.8", video)], title="café") == spelt
+
+
 def test_large_frames_are_scaled_down() -> None:
     sheet = contact_sheet([SheetRow("", torch.zeros(2, 320, 512, 3))])
     assert sheet.height < 2 * CELL
