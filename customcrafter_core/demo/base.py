@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
-from customcrafter_core.base_model.frame_rate import zero_frame_rate_output
-from customcrafter_core.base_model.geometry import (
+from ..base_model.frame_rate import zero_frame_rate_output
+from ..base_model.geometry import (
     Defaults,
     Geometry,
     HiddenSizes,
@@ -19,8 +19,8 @@ from customcrafter_core.base_model.geometry import (
     UNetGeometry,
     VAEGeometry,
 )
-from customcrafter_core.base_model.networks import build_text_encoder, build_unet, build_vae, text_tower
-from customcrafter_core.demo import world
+from ..base_model.networks import build_text_encoder, build_unet, build_vae, text_tower
+from . import world
 
 HIDDEN = HiddenSizes(unet_head_dim=8, unet_norm_groups=4, text_head_dim=16, vae_norm_groups=8)
 DEFAULTS = Defaults(width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS)
@@ -47,6 +47,8 @@ GEOMETRY = Geometry(
 TOKEN_GAIN = 4.0
 """Token embeddings are enlarged by this, so that words weigh more than positions in the untrained encoder."""
 RESIDUAL_GAIN = 0.1
+OUTPUT_GAIN = 0.05
+CONSTANT = 8.0
 
 
 def build_demo_codec() -> AutoencoderKL:
@@ -82,31 +84,40 @@ def build_demo_unet(seed: int = 0) -> UNet3DConditionModel:
 
 @torch.no_grad()
 def start_as_identity(unet: UNet3DConditionModel) -> None:
-    """Make an untrained UNet return about its input: at high noise that is nearly the right answer.
+    """Make an untrained UNet return its input: at high noise that is nearly the right answer.
 
-    The input goes as +x and -x through the last skip connection; they fill one group of the last norm exactly, and
-    ``silu(x) - silu(-x) = x`` takes them back out. All residual branches start small.
+    The input goes as +x and -x through the last skip connection and one group each of the last norm, and
+    ``silu(x) - silu(-x) = x`` takes it back out. A norm would divide by each frame's own spread, which is off by 4 %
+    from frame to frame: as an error of the clean latent at t = 980 that is as large as what is to be learned. So each
+    of the two groups holds a pair of large constants beside the input, and its norm hardly changes anything.
+    All residual branches start small.
     """
-    channels = unet.config.in_channels
-    pair = 2 * channels
-    if unet.config.block_out_channels[0] // unet.config.norm_num_groups != pair:
-        raise ValueError("The identity start needs norm groups of twice the latent's channels on the first level.")
-    eye = torch.eye(channels)
-    unet.conv_in.weight[:pair] = 0
-    unet.conv_in.weight[:pair, :, 1, 1] = torch.cat([eye, -eye])
-    unet.conv_in.bias[:pair] = 0
+    channels, groups = unet.config.in_channels, unet.config.norm_num_groups
+    size = unet.config.block_out_channels[0] // groups
+    if size < channels + 2 or groups < 3:
+        raise ValueError("The identity start needs three norm groups that hold the latent's channels and two more.")
+    plus, minus = slice(0, channels), slice(size, size + channels)
+    constants = [channels, channels + 1, size + channels, size + channels + 1]
+    carried = [*range(channels), *range(size, size + channels), *constants]
+    shortcut, last = unet.up_blocks[-1].resnets[-1].conv_shortcut, unet.up_blocks[-1].resnets[-1]
     for name, module in unet.named_modules():
         if name.endswith(("conv2", "proj_out")) and hasattr(module, "weight"):
             module.weight *= RESIDUAL_GAIN
             module.bias *= RESIDUAL_GAIN
-    shortcut = unet.up_blocks[-1].resnets[-1].conv_shortcut
+    eye = torch.eye(channels)
+    for layer in (unet.conv_in, unet.transformer_in.proj_out, shortcut, last.conv2):
+        layer.weight[carried] = 0
+        layer.bias[carried] = 0
+    unet.conv_in.weight[plus, :, 1, 1], unet.conv_in.weight[minus, :, 1, 1] = eye, -eye
     skip = shortcut.in_channels - unet.conv_in.out_channels
-    shortcut.weight[:pair] = 0
-    shortcut.weight[:pair, skip : skip + pair, 0, 0] = torch.eye(pair)
-    shortcut.bias[:pair] = 0
-    unet.conv_out.weight *= RESIDUAL_GAIN
-    unet.conv_out.weight[:, :pair] = 0
-    unet.conv_out.weight[:, :pair, 1, 1] = torch.cat([eye, -eye], 1)
+    for part in (plus, minus):
+        shortcut.weight[part, skip + part.start : skip + part.stop, 0, 0] = eye
+    shortcut.bias[constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    # undoes the division by the group's spread: two constants, and the input's variance of about 1
+    unet.conv_norm_out.weight[: 2 * size] = ((2 * CONSTANT**2 + channels) / size) ** 0.5
+    unet.conv_out.weight *= OUTPUT_GAIN
+    unet.conv_out.weight[:, carried] = 0
+    unet.conv_out.weight[:, plus, 1, 1], unet.conv_out.weight[:, minus, 1, 1] = eye, -eye
     unet.conv_out.bias.zero_()
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from customcrafter_core.demo import world
-from customcrafter_core.demo.codec import encode_clip, load_codec
-from customcrafter_core.demo.workers import Report, load_state, run_workers, save_state
+from . import world
+from .codec import encode_clip, load_codec
+from .workers import Report, load_state, run_workers, save_state
 
 SHARDS = 4
 """The pool is built in this many parts, so that its content does not depend on the number of workers."""

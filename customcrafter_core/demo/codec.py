@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from customcrafter_core.demo import world
-from customcrafter_core.demo.base import build_demo_codec
-from customcrafter_core.demo.workers import (
+from . import world
+from .base import build_demo_codec
+from .workers import (
     Ema,
     Report,
     average_gradients,

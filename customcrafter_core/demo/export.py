@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from customcrafter_core.base_model.networks import Networks
-from customcrafter_core.base_model.writing import write_checkpoint
-from customcrafter_core.demo.base import DEFAULTS, GEOMETRY, HIDDEN, build_demo_text_encoder
-from customcrafter_core.demo.codec import load_codec
-from customcrafter_core.demo.train_base import load_trained_unet
+from ..base_model.networks import Networks
+from ..base_model.writing import write_checkpoint
+from .base import DEFAULTS, GEOMETRY, HIDDEN, build_demo_text_encoder
+from .codec import load_codec
+from .train_base import load_trained_unet
 
 DEMO_BASE = Path(__file__).parent / "assets" / "demo_base.safetensors"
 """The demo base model that comes with the project."""

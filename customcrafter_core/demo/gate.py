@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
-from customcrafter_core.diffusion.ddim import ddim_sample
-from customcrafter_core.diffusion.guidance import GuidedUNet
+from ..base_model.model import VideoCrafter2
+from ..base_model.text import PromptTokenizer, encode_ids
+from ..diffusion.ddim import ddim_sample
+from ..diffusion.guidance import GuidedUNet
 
 STEPS, CFG, ETA = 50, 6.0, 1.0
 """The sampling that suits the demo base: steps, guidance scale, DDIM's eta."""

@@ -12,12 +12,13 @@ import torch
 from diffusers import UNet3DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
-from customcrafter_core.demo import world
-from customcrafter_core.demo.base import build_demo_text_encoder, build_demo_unet, identity_path, keep_precise
-from customcrafter_core.demo.clips import MOTION_NAMES, ClipPool, build_clips, load_clips, probe_clips
-from customcrafter_core.demo.codec import CodecSettings, train_codec
-from customcrafter_core.demo.workers import (
+from ..base_model.text import PromptTokenizer, encode_ids
+from ..diffusion.schedule import NoiseSchedule
+from . import world
+from .base import build_demo_text_encoder, build_demo_unet, identity_path, keep_precise
+from .clips import MOTION_NAMES, ClipPool, build_clips, load_clips, probe_clips
+from .codec import CodecSettings, train_codec
+from .workers import (
     Ema,
     Report,
     average_gradients,
@@ -27,7 +28,6 @@ from customcrafter_core.demo.workers import (
     save_state,
     unpack_training,
 )
-from customcrafter_core.diffusion.schedule import NoiseSchedule
 
 FIRST_MOTIONS = {"left": 1.0, "right": 0.7, "up": 0.12, "down": 0.12, "still": 0.3}
 """Frequencies of the motions at first. With equal ones from the start, direction was not learned at all."""

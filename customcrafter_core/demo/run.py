@@ -1,0 +1,94 @@
+"""The demo: learn a held-out subject on the demo world, then make one prompt in several ways from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..base_model.loading import load_videocrafter2
+from ..base_model.model import VideoCrafter2
+from ..diffusion.strength import Constant, StrengthSchedule, TwoPhase
+from ..generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
+from ..subject.subject import Subject
+from ..training.config import preset
+from ..training.loop import TrainStep, train_subject
+from ..training.photos import Photo
+from . import world
+from .export import DEMO_BASE
+
+SUBJECT = "star-red-yellow"
+PRIOR_IMAGES = 24
+CONSTANT = 0.8
+DYNAMIC = TwoPhase(lambda_s=0.4, lambda_l=0.8, k=15)
+
+
+@dataclass(frozen=True)
+class DemoVideo:
+    """One way to make the prompt: frames ``(t, h, w, 3)``, float32, 0 … 1, and the strength of each step."""
+
+    label: str
+    prompt: str
+    frames: torch.Tensor
+    generation: Generation
+
+
+def load_demo_base(device: str = "cpu") -> VideoCrafter2:
+    """The demo base model that comes with the project."""
+    return load_videocrafter2(DEMO_BASE, device=device)
+
+
+def demo_photos(name: str = SUBJECT) -> list[Photo]:
+    """Five still photos of a held-out subject, captioned with their background."""
+    scenes = world.subject_scenes(world.HELD_OUT[name])
+    return [Photo(_picture(scene), _caption(scene)) for scene in scenes]
+
+
+def demo_prior(count: int = PRIOR_IMAGES, seed: int = 1) -> list[Photo]:
+    """Still pictures of other things of the class, for prior preservation."""
+    rng = np.random.default_rng(seed)
+    scenes = [world.sample_scene(rng, toy_share=1.0, motion_weights={"still": 1.0}) for _ in range(count)]
+    return [Photo(_picture(scene), _caption(scene)) for scene in scenes]
+
+
+def _picture(scene: world.Scene) -> Image.Image:
+    return Image.fromarray(world.render_scene(scene, frames=1)[0])
+
+
+def _caption(scene: world.Scene) -> str:
+    return world.caption_for("{}", "still", scene.background)
+
+
+def learn_demo_subject(
+    model: VideoCrafter2, name: str = SUBJECT, seed: int = 0, on_step: Callable[[TrainStep], None] | None = None
+) -> Subject:
+    """Learn a held-out subject with the `demo` preset and prior preservation."""
+    config = preset("demo", world.CLASS_WORD, seed=seed)
+    return train_subject(model, demo_photos(name), config, prior=demo_prior(), on_step=on_step)
+
+
+def make_demo_videos(
+    model: VideoCrafter2,
+    subject: Subject,
+    motion: str = "right",
+    background: str = "white",
+    seed: int = 0,
+    on_step: Callable[[SampledStep], None] | None = None,
+) -> list[DemoVideo]:
+    """The same prompt from the same noise: the base model with the class word, constant strength, dynamic strength."""
+    plain = world.caption_for(world.CLASS_WORD, motion, background)
+    named = world.caption_for("{}", motion, background).replace("{}", subject.trigger)
+    ways: list[tuple[str, str, StrengthSchedule | None]] = [
+        ("base model, class word", plain, None),
+        (f"constant λ = {CONSTANT}", named, Constant(CONSTANT)),
+        (f"dynamic λ = {DYNAMIC.lambda_s} → {DYNAMIC.lambda_l}, K = {DYNAMIC.k}", named, DYNAMIC),
+    ]
+    videos = []
+    for label, prompt, strength in ways:
+        applied = [] if strength is None else [AppliedSubject(subject, strength)]
+        result = generate(model, VideoSettings(prompt=prompt, seed=seed), applied, on_step=on_step)
+        videos.append(DemoVideo(label, prompt, model.decode(result.latent)[0], result))
+    return videos
