@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -30,7 +30,7 @@ class AppliedSubject:
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """What video to make and how. Zero for a size, frames or fps means the model's own."""
+    """What video to make and how. Zero for a size, frames, fps or cfg means the model's own."""
 
     prompt: str
     negative: str = ""
@@ -41,7 +41,7 @@ class VideoSettings:
     batch: int = 1
     seed: int = 0
     steps: int = 50
-    cfg: float = 12.0
+    cfg: float = 0.0
     eta: float = 1.0
     exact_tail: bool = False
     guidance: GuidanceBatch = GuidanceBatch.AUTO
@@ -56,9 +56,10 @@ class SampledStep(DDIMStep):
 
 @dataclass(frozen=True)
 class Generation:
-    """A sampled latent ``(b, c, t, h, w)`` and, per step, timestep and applied strengths."""
+    """A sampled latent ``(b, c, t, h, w)``, the settings in full and, per step, timestep and applied strengths."""
 
     latent: torch.Tensor
+    settings: VideoSettings
     timesteps: list[int]
     strengths: list[tuple[float, ...]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -106,7 +107,8 @@ def generate(
     Raises:
         InputError: a setting or a subject does not fit; nothing was changed.
     """
-    shape, fps = resolve_size(model, settings)
+    settings = resolve(model, settings)
+    shape = model.latent_shape(settings.width, settings.height, settings.frames, settings.batch)
     timesteps = model.schedule.ddim_timesteps(settings.steps)
     schedules = [strengths_of(applied.strength, len(timesteps)) for applied in subjects]
     learned = [applied.subject for applied in subjects]
@@ -117,7 +119,7 @@ def generate(
         log.warning(warning)
     text = encode_prompts(model, [settings.prompt, settings.negative], learned)
     cond, uncond = (row.expand(settings.batch, -1, -1) for row in text.unsqueeze(1))
-    unet = GuidedUNet(model.unet, cond, uncond, cfg=settings.cfg, fps=fps, batch=settings.guidance)
+    unet = GuidedUNet(model.unet, cond, uncond, cfg=settings.cfg, fps=settings.fps, batch=settings.guidance)
     noise = SeededNoise(shape, settings.seed, model.device)
     applied_strengths: list[tuple[float, ...]] = []
 
@@ -142,25 +144,20 @@ def generate(
             exact_tail=settings.exact_tail,
             on_step=report,
         )
-    return Generation(latent, timesteps, applied_strengths, warnings)
+    return Generation(latent, settings, timesteps, applied_strengths, warnings)
 
 
-def resolve_size(model: VideoCrafter2, settings: VideoSettings) -> tuple[tuple[int, ...], int]:
-    """The latent's shape ``(b, c, t, h, w)`` and the frame rate, with the model's own values where none are given.
+def resolve(model: VideoCrafter2, settings: VideoSettings) -> VideoSettings:
+    """The settings with the model's own values where none are given.
 
     Raises:
-        InputError: a size, the frame rate, or the guidance scale is out of range.
+        InputError: the frame rate or the guidance scale is out of range.
     """
-    defaults = model.defaults
-    fps = settings.fps or defaults.fps
-    if not 1 <= fps <= 60:
-        raise InputError(expected="1 to 60 frames per second", found=f"{fps}", remedy="VideoCrafter2's default is 28.")
-    if not settings.cfg >= 1 or settings.cfg == float("inf"):
-        raise InputError(expected="a guidance scale of 1 or more", found=f"{settings.cfg}", remedy="The paper uses 12.")
-    shape = model.latent_shape(
-        settings.width or defaults.width,
-        settings.height or defaults.height,
-        settings.frames or defaults.frames,
-        settings.batch,
-    )
-    return shape, fps
+    own = model.defaults
+    names = ("width", "height", "frames", "fps", "cfg")
+    settings = replace(settings, **{name: getattr(settings, name) or getattr(own, name) for name in names})
+    if not 1 <= settings.fps <= 60:
+        raise InputError(expected="1 to 60 frames per second", found=f"{settings.fps}", remedy=f"Try {own.fps}.")
+    if not 1 <= settings.cfg < float("inf"):
+        raise InputError(expected="a guidance scale of 1 or more", found=f"{settings.cfg}", remedy=f"Try {own.cfg}.")
+    return settings

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from ..errors import InputError
 
@@ -36,12 +37,13 @@ class HiddenSizes:
 
 @dataclass(frozen=True)
 class Defaults:
-    """The video the model was made for: pixels, frames, frames per second."""
+    """The video the model was made for: pixels, frames, frames per second, and the guidance scale that suits it."""
 
     width: int = 512
     height: int = 320
     frames: int = 16
     fps: int = 28
+    cfg: float = 12.0
 
 
 @dataclass(frozen=True)
@@ -102,19 +104,19 @@ def metadata_of(hidden: HiddenSizes, defaults: Defaults) -> dict[str, str]:
 
 def hidden_sizes_of(metadata: Mapping[str, str]) -> HiddenSizes:
     """Sizes that shapes do not show, from a file's metadata, else VideoCrafter2's."""
-    return HiddenSizes(**_integers(metadata, HiddenSizes))
+    return HiddenSizes(**_numbers(metadata, HiddenSizes))
 
 
 def defaults_of(metadata: Mapping[str, str]) -> Defaults:
     """The video a model was made for, from its file's metadata, else VideoCrafter2's."""
-    return Defaults(**_integers(metadata, Defaults))
+    return Defaults(**_numbers(metadata, Defaults))
 
 
-def _integers(metadata: Mapping[str, str], kind: type[HiddenSizes] | type[Defaults]) -> dict[str, int]:
+def _numbers(metadata: Mapping[str, str], kind: type[HiddenSizes] | type[Defaults]) -> dict[str, Any]:
     try:
         stored = json.loads(metadata.get(METADATA_KEY, "{}"))
         values = {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
-        wrong = {name: value for name, value in values.items() if type(value) is not int or not 0 < value < 65536}
+        wrong = {name: value for name, value in values.items() if not _usable(value, is_count=name != "cfg")}
     except (ValueError, TypeError) as error:
         raise _bad_metadata(str(error)) from error
     if wrong:
@@ -122,9 +124,13 @@ def _integers(metadata: Mapping[str, str], kind: type[HiddenSizes] | type[Defaul
     return values
 
 
+def _usable(value: Any, *, is_count: bool) -> bool:
+    return (type(value) is int or (type(value) is float and not is_count)) and 0 < value < 65536
+
+
 def _bad_metadata(found: str) -> InputError:
     return InputError(
-        expected=f"positive whole numbers in the metadata {METADATA_KEY}", found=found, remedy="Write the file again."
+        expected=f"positive numbers in the metadata {METADATA_KEY}", found=found, remedy="Write the file again."
     )
 
 
