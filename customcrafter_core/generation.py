@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from .base_model.model import VideoCrafter2
-from .diffusion.ddim import DDIMStep, ddim_sample
+from .diffusion.ddim import ETA, STEPS, DDIMStep, ddim_sample
 from .diffusion.guidance import GuidanceBatch, GuidedUNet
 from .diffusion.strength import StrengthSchedule, TwoPhase, strengths_of
 from .errors import InputError
@@ -40,9 +40,9 @@ class VideoSettings:
     fps: int = 0
     batch: int = 1
     seed: int = 0
-    steps: int = 50
+    steps: int = STEPS
     cfg: float = 0.0
-    eta: float = 1.0
+    eta: float = ETA
     exact_tail: bool = False
     guidance: GuidanceBatch = GuidanceBatch.AUTO
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ..errors import InputError
 from .schedule import NoiseSchedule
+
+# VideoCrafter2's text-to-video script runs with these; the defaults everywhere.
+STEPS, ETA = 50, 1.0
 
 Denoise = Callable[[torch.Tensor, int, int], torch.Tensor]
 """``(x_t (b, c, t, h, w), timestep, step) -> predicted noise`` of the same shape."""
@@ -47,11 +51,12 @@ def ddim_levels(schedule: NoiseSchedule, timesteps: list[int], exact_tail: bool)
     VideoCrafter2 ends at timestep 0, which leaves noise of amplitude 0.029 in the latent; ``exact_tail`` ends at the
     clean latent instead.
     """
-    tail = Level(1.0, 1.0) if exact_tail else _level(schedule, 0)
-    return [*(_level(schedule, timestep) for timestep in timesteps), tail]
+    tail = Level(1.0, 1.0) if exact_tail else level_of(schedule, 0)
+    return [*(level_of(schedule, timestep) for timestep in timesteps), tail]
 
 
-def _level(schedule: NoiseSchedule, timestep: int) -> Level:
+def level_of(schedule: NoiseSchedule, timestep: int) -> Level:
+    """Noise level of a timestep."""
     return Level(float(schedule.alphas_cumprod[timestep]), float(schedule.signal[timestep]))
 
 
@@ -61,6 +66,36 @@ def ddim_sigma(level: Level, following: Level, eta: float) -> float:
     return eta * math.sqrt(max(ratio, 0.0))
 
 
+def ddim_step(
+    x: torch.Tensor,
+    eps: torch.Tensor,
+    now: Level,
+    following: Level,
+    *,
+    eta: float,
+    noise: Callable[[], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of DDIM.
+
+    Args:
+        x: ``x_t`` at the level ``now``.
+        eps: the noise predicted in it.
+        now: level of ``x``.
+        following: level to go to.
+        eta: 0 is deterministic, 1 as noisy as the DDPM.
+        noise: draws standard normal noise; not called where none is added.
+
+    Returns:
+        ``x`` at the level ``following``, and the predicted clean latent.
+    """
+    sigma = ddim_sigma(now, following, eta)
+    x0 = (x - now.noise * eps) / now.signal
+    x = following.signal * x0 + math.sqrt(max(1 - following.alpha - sigma**2, 0.0)) * eps
+    if sigma > 0:
+        x = x + sigma * noise()
+    return x, x0
+
+
 def ddim_sample(
     denoise: Denoise,
     latent: torch.Tensor,
@@ -68,7 +103,7 @@ def ddim_sample(
     timesteps: list[int],
     *,
     noise: NoiseSource,
-    eta: float = 1.0,
+    eta: float = ETA,
     exact_tail: bool = False,
     on_step: Callable[[DDIMStep], None] | None = None,
 ) -> torch.Tensor:
@@ -95,13 +130,8 @@ def ddim_sample(
     levels = ddim_levels(schedule, timesteps, exact_tail)
     x = latent
     for step, timestep in enumerate(timesteps):
-        now, following = levels[step], levels[step + 1]
-        sigma = ddim_sigma(now, following, eta)
         eps = denoise(x, timestep, step)
-        x0 = (x - now.noise * eps) / now.signal
-        x = following.signal * x0 + math.sqrt(max(1 - following.alpha - sigma**2, 0.0)) * eps
-        if sigma > 0:
-            x = x + sigma * noise(step)
+        x, x0 = ddim_step(x, eps, levels[step], levels[step + 1], eta=eta, noise=partial(noise, step))
         if on_step is not None:
             on_step(DDIMStep(step, len(timesteps), timestep, x0))
     return x
