@@ -8,11 +8,12 @@ import torch
 
 from ..base_model.networks import Networks
 from ..base_model.writing import write_checkpoint
+from . import demo_checkpoint
 from .base import DEFAULTS, GEOMETRY, HIDDEN, build_demo_text_encoder
 from .codec import load_codec
 from .train_base import load_trained_unet
 
-DEMO_BASE = Path(__file__).parent / "assets" / "demo_base.safetensors"
+DEMO_BASE = demo_checkpoint()
 """The demo base model that comes with the project."""
 
 
