@@ -71,11 +71,11 @@ class SeededNoise:
     def __init__(self, shape: tuple[int, ...], seed: int, device: torch.device) -> None:
         """Args:
         shape: of the latent, ``(b, c, t, h, w)``.
-        seed: the ``i``-th video of the batch uses ``seed + i``.
+        seed: the ``i``-th video of the batch uses ``seed + i``, modulo 2**64.
         device: where the noise goes.
         """
         self._shape, self._device = shape[1:], device
-        self._generators = [torch.Generator().manual_seed(seed + i) for i in range(shape[0])]
+        self._generators = [torch.Generator().manual_seed((seed + i) % 2**64) for i in range(shape[0])]
 
     def __call__(self, step: int = 0) -> torch.Tensor:
         """The next draw; ``step`` is not used, draws simply follow each other."""

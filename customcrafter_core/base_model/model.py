@@ -49,8 +49,8 @@ class VideoCrafter2:
         unit = self.geometry.pixels_per_latent
         if min(width, height, frames, batch) < 1 or width % unit or height % unit:
             raise InputError(
-                expected=f"width and height divisible by {unit} and at least one frame",
-                found=f"{width}x{height}, {frames} frames",
+                expected=f"width and height divisible by {unit}, and at least one frame and one video",
+                found=f"{width}x{height}, {frames} frames, {batch} videos",
                 remedy=f"Use {max(round(width / unit), 1) * unit}x{max(round(height / unit), 1) * unit}, for example.",
             )
         return (batch, self.geometry.vae.latent_channels, frames, height // unit, width // unit)

@@ -10,6 +10,7 @@ import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import InputError
 
@@ -33,7 +34,7 @@ class TwoPhase:
     def __post_init__(self) -> None:
         _finite("lambda_s", self.lambda_s)
         _finite("lambda_l", self.lambda_l)
-        if self.k != int(self.k) or self.k < 0:
+        if not float(self.k).is_integer() or self.k < 0:
             raise InputError(
                 expected="K, a whole number of steps, 0 or more", found=f"{self.k}", remedy=f"The paper uses {K}."
             )
@@ -118,12 +119,14 @@ def strengths_of(schedule: StrengthSchedule, steps: int) -> list[float]:
     Raises:
         InputError: the schedule gives a value that is not a finite number.
     """
-    values = [float(schedule(step, steps)) for step in range(steps)]
-    for value in values:
-        _finite("strength", value)
-    return values
+    return [_finite("strength", schedule(step, steps)) for step in range(steps)]
 
 
-def _finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise InputError(expected=f"a finite {name}", found=f"{value}", remedy="The paper uses 0.4 and 0.8.")
+    return number

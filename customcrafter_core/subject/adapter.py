@@ -60,6 +60,7 @@ def lora_layers(
         The LoRA layers by name.
     """
     originals = {name: layer for name, layer in lora_targets(unet).items() if any(name in a for a in adapters.values())}
+    trainable = [parameter for parameter in unet.parameters() if parameter.requires_grad]  # peft freezes them
     try:
         for adapter, factors in adapters.items():
             if factors:
@@ -69,8 +70,8 @@ def lora_layers(
         for name, layer in originals.items():
             parent, _, leaf = name.rpartition(".")
             setattr(unet.get_submodule(parent), leaf, layer)
-        for attribute in ("peft_config",):
-            unet.__dict__.pop(attribute, None)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def _inject(unet: UNet3DConditionModel, adapter: str, factors: Mapping[str, LoRAFactors], dtype: torch.dtype) -> None:
@@ -83,7 +84,10 @@ def _inject(unet: UNet3DConditionModel, adapter: str, factors: Mapping[str, LoRA
         target_modules=list(factors),
         bias="none",
     )
-    inject_adapter_in_model(config, unet, adapter_name=adapter, low_cpu_mem_usage=True)
+    try:
+        inject_adapter_in_model(config, unet, adapter_name=adapter, low_cpu_mem_usage=True)
+    finally:
+        unet.__dict__.pop("peft_config", None)  # peft's note for itself, of which it warns at the next adapter
     device = unet.conv_in.weight.device
     for name, pair in factors.items():
         layer = unet.get_submodule(name)
