@@ -54,14 +54,15 @@ class PromptTokenizer:
 
     def _encode(self, prompt: str) -> list[int]:
         tokenizer = clip_tokenizer()
-        ids = [i for piece in self._pieces(prompt) for i in piece]
+        ids = [i for piece in self.pieces(prompt) for i in piece]
         room = self.length - 2
         if len(ids) > room:
             log.warning("The prompt has %d tokens, %d fit; the end is cut off: %s", len(ids), room, prompt)
         ids = [tokenizer.bos_token_id, *ids[:room], tokenizer.eos_token_id]
         return ids + [PAD_ID] * (self.length - len(ids))
 
-    def _pieces(self, prompt: str) -> Iterator[list[int]]:
+    def pieces(self, prompt: str) -> Iterator[list[int]]:
+        """Ids of the stretches between learned tokens and of the learned tokens, in order; without start and end."""
         rest = prompt
         while rest:
             found = [(rest.find(p), -len(p), p) for p in self._ids if p in rest]

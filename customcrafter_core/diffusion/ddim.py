@@ -35,6 +35,9 @@ class Level:
         return math.sqrt(max(1.0 - self.alpha, 0.0))
 
 
+CLEAN = Level(1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class DDIMStep:
     """What a callback sees after each step: ``x0`` is the predicted clean latent ``(b, c, t, h, w)``."""
@@ -51,7 +54,7 @@ def ddim_levels(schedule: NoiseSchedule, timesteps: list[int], exact_tail: bool)
     VideoCrafter2 ends at timestep 0, which leaves noise of amplitude 0.029 in the latent; ``exact_tail`` ends at the
     clean latent instead.
     """
-    tail = Level(1.0, 1.0) if exact_tail else level_of(schedule, 0)
+    tail = CLEAN if exact_tail else level_of(schedule, 0)
     return [*(level_of(schedule, timestep) for timestep in timesteps), tail]
 
 

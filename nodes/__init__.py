@@ -1,0 +1,17 @@
+"""The nodes: the host's face of `customcrafter_core`. The only package that imports the host."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import loading, sampling, subjects, weights
+
+FAMILIES = (loading, subjects, weights, sampling)
+
+
+class CustomCrafterExtension(ComfyExtension):
+    """All nodes of this pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of every family."""
+        return [node for family in FAMILIES for node in family.NODES]

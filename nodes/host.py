@@ -1,0 +1,76 @@
+"""What differs between generations of the host, in one place."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import comfy.ops
+import comfy.sample
+import comfy.sd
+from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    import torch
+    from comfy.model_patcher import ModelPatcher
+
+CATEGORY = "CustomCrafter"
+
+log = logging.getLogger(__name__)
+
+
+def schema(**described: Any) -> io.Schema:
+    """A node's schema, without the fields that this host does not know (it would drop the whole pack)."""
+    known = {field.name for field in fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in described.items() if name in known})
+
+
+def advanced(given: io.Input) -> io.Input:
+    """Fold an input away; hosts that cannot do that show it."""
+    given.extra_dict["advanced"] = True
+    return given
+
+
+def curve_input(name: str, tooltip: str) -> io.Input:
+    """A curve as text; hosts with a curve type take one through the same socket, so saved workflows fit both."""
+    text = io.String.Input(name, default="", optional=True, tooltip=tooltip)
+    if not hasattr(io, "Curve"):
+        return text
+    return io.MultiType.Input(text, types=[io.String, io.Curve])
+
+
+def curve_samples(value: Any, count: int = 201) -> list[float] | None:
+    """Equally spaced values of a curve of the host's own type; None for anything else."""
+    if isinstance(value, str) or not hasattr(io, "Curve"):
+        return None
+    from comfy_api.input import CurveInput
+
+    curve = CurveInput.from_raw(value)
+    return [float(curve.interp(i / (count - 1))) for i in range(count)]
+
+
+def layers_for(weight_dtype: torch.dtype, compute_dtype: torch.dtype | None) -> Any:
+    """The host's layer classes: they cast, load part by part and take weight functions."""
+    return comfy.ops.pick_operations(weight_dtype, compute_dtype)
+
+
+def make_clip(target: Any, state: Mapping[str, torch.Tensor], folders: list[str], options: dict[str, Any]) -> Any:
+    """A CLIP object with its weights."""
+    parameters = sum(value.numel() for value in state.values())
+    arguments: dict[str, Any] = {"embedding_directory": folders, "parameters": parameters, "model_options": options}
+    if "state_dict" in inspect.signature(comfy.sd.CLIP).parameters:
+        return comfy.sd.CLIP(target, state_dict=state, **arguments)
+    clip = comfy.sd.CLIP(target, **arguments)
+    clip.load_sd(state, full_model=True)
+    return clip
+
+
+def fit_empty_latent(model: ModelPatcher, latent: Mapping[str, Any]) -> torch.Tensor:
+    """An empty latent with the model's channels and, on hosts that can, at the model's scale; others unchanged."""
+    scales = ("downscale_ratio_spacial", "downscale_ratio_temporal")
+    known = inspect.signature(comfy.sample.fix_empty_latent_channels).parameters
+    given = {name: latent.get(name) for name in scales if name in known}
+    return comfy.sample.fix_empty_latent_channels(model, latent["samples"], **given)

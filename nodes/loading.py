@@ -1,0 +1,167 @@
+"""Load VideoCrafter2; the empty latent and the frame rate of a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as memory
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from .. import customcrafter_core
+from ..customcrafter_core.base_model.geometry import Defaults
+from ..customcrafter_core.errors import InputError
+from . import host
+
+DEMO_BASE = Path(customcrafter_core.__file__).parent / "demo" / "assets" / "demo_base.safetensors"
+DEMO_NAME = "CustomCrafter demo model (built in)"
+DTYPES = ["default", "float32", "float16", "bfloat16"]
+VIDEO = Defaults()
+PIXELS_PER_LATENT = 8
+
+
+def checkpoint_names() -> list[str]:
+    """Checkpoints to choose from: the built-in demo model, then the host's folders."""
+    names = folder_paths.get_filename_list("checkpoints")
+    return [DEMO_NAME, *names] if DEMO_BASE.is_file() else names
+
+
+def chosen_file(folder: str, name: str) -> Path:
+    """The file behind a choice from one of the host's folders.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    found = folder_paths.get_full_path(folder, name)
+    if found is None:
+        raise InputError(
+            expected=f"a file from the host's {folder} folder", found=repr(name), remedy="Choose one from the list."
+        )
+    return Path(found)
+
+
+class LoadVideoCrafter2(io.ComfyNode):
+    """The base model as MODEL, CLIP and VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterLoadVideoCrafter2",
+            display_name="Load VideoCrafter2",
+            category=host.CATEGORY,
+            description="Load the text-to-video model VideoCrafter2 (model.ckpt or .safetensors), or the small demo "
+            "model that comes with this pack.",
+            search_aliases=["VideoCrafter", "text to video", "CustomCrafter model"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=checkpoint_names(),
+                    tooltip="VideoCrafter2's checkpoint in models/checkpoints, or the built-in demo model.",
+                ),
+                host.advanced(
+                    io.Combo.Input(
+                        "dtype",
+                        options=DTYPES,
+                        default=DTYPES[0],
+                        tooltip="How the weights are held. default: what suits the device.",
+                    )
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The denoising network, for any sampler node."),
+                io.Clip.Output(display_name="clip", tooltip="The text encoder, for CLIP Text Encode."),
+                io.Vae.Output(display_name="vae", tooltip="The autoencoder; it encodes and decodes whole videos."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
+        """Load."""
+        from ..customcrafter_core.base_model.loading import DTYPES as KINDS
+        from ..customcrafter_core.base_model.loading import load_videocrafter2
+        from .native.frames import make_vae
+        from .native.model import make_model
+        from .native.text import make_clip
+
+        path = DEMO_BASE if checkpoint == DEMO_NAME else chosen_file("checkpoints", checkpoint)
+        progress = comfy.utils.ProgressBar(1)
+        base = load_videocrafter2(path, on_tensor=progress.update_absolute)
+        kind = KINDS.get(dtype)
+        precise = torch.float32 if kind == torch.float32 else None
+        clip, vae = make_clip(base, precise), make_vae(base, precise)
+        return io.NodeOutput(make_model(base, kind), clip, vae)
+
+
+class EmptyVideoLatent(io.ComfyNode):
+    """An empty latent for a video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        size: dict[str, Any] = {"min": 16, "max": 4096, "step": 8}
+        return host.schema(
+            node_id="CustomCrafterEmptyVideoLatent",
+            display_name="Empty Video Latent (CustomCrafter)",
+            category=host.CATEGORY,
+            description="The empty latent that sampling a video starts from.",
+            inputs=[
+                io.Int.Input("width", default=VIDEO.width, tooltip="Width of the video in pixels.", **size),
+                io.Int.Input("height", default=VIDEO.height, tooltip="Height of the video in pixels.", **size),
+                io.Int.Input("frames", default=VIDEO.frames, min=1, max=256, tooltip="Length in frames."),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many videos to make at once."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only needed for models whose latents have another scale, such as the demo model.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="For the latent input of a sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, width: int, height: int, frames: int, batch_size: int, model: Any = None) -> io.NodeOutput:
+        """Make the latent."""
+        unit, channels = PIXELS_PER_LATENT, 4
+        if model is not None:
+            form = model.get_model_object("latent_format")
+            unit, channels = getattr(form, "spacial_downscale_ratio", unit), form.latent_channels
+        shape = (batch_size, channels, frames, height // unit, width // unit)
+        return io.NodeOutput({"samples": torch.zeros(shape, device=memory.intermediate_device())})
+
+
+class FrameRate(io.ComfyNode):
+    """The frame rate the model is told."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterFrameRate",
+            display_name="Frame Rate (CustomCrafter)",
+            category=host.CATEGORY,
+            description="VideoCrafter2 is told how many frames a second has: fewer frames per second, more motion.",
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
+                io.Int.Input(
+                    "fps", default=VIDEO.fps, min=1, max=60, tooltip="Frames per second that the model is told."
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, told this frame rate.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, fps: int) -> io.NodeOutput:
+        """Tell the model."""
+        from .native.model import FRAME_RATE, require_base
+
+        require_base(model)
+        clone = model.clone()
+        clone.model_options["transformer_options"][FRAME_RATE] = fps
+        return io.NodeOutput(clone)
+
+
+NODES = [LoadVideoCrafter2, EmptyVideoLatent, FrameRate]

@@ -1,0 +1,82 @@
+"""VideoCrafter2's own DDIM as a SAMPLER for the host."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import comfy.samplers
+import torch
+from einops import rearrange
+
+from ...customcrafter_core.diffusion.ddim import CLEAN, ddim_step
+from ...customcrafter_core.errors import InputError
+from ...customcrafter_core.generation import SeededNoise
+from .sampling_space import VideoCrafter2Sampling
+
+
+def make_sampler(eta: float, exact_tail: bool) -> comfy.samplers.KSAMPLER:
+    """The sampler; `customcrafter_core.generation.generate` gives the same latent for the same seed.
+
+    Args:
+        eta: 0 is deterministic, 1 as noisy as the DDPM.
+        exact_tail: end at the clean latent instead of VideoCrafter2's timestep 0.
+    """
+    return comfy.samplers.KSAMPLER(partial(sample, eta=eta, exact_tail=exact_tail))
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Any = None,
+    disable: bool | None = None,
+    *,
+    eta: float,
+    exact_tail: bool,
+) -> torch.Tensor:
+    """Sample in the host's way of calling: ``x`` is ``x_t / signal``, and so is what is returned before sigma 0.
+
+    Raises:
+        InputError: the model is not VideoCrafter2.
+    """
+    arguments = extra_args or {}
+    space = model.inner_model.inner_model.model_sampling
+    if not isinstance(space, VideoCrafter2Sampling):
+        raise InputError(
+            expected="VideoCrafter2 for its own DDIM sampler",
+            found="another model",
+            remedy="Choose another sampler, such as ddim.",
+        )
+    noise = step_noise(x, arguments.get("seed") or 0)
+    levels = [space.level(float(sigma)) for sigma in sigmas]
+    ends = float(sigmas[-1]) == 0
+    if ends and exact_tail:
+        levels[-1] = CLEAN
+    x = x * levels[0].signal
+    for step, sigma in enumerate(sigmas[:-1]):
+        scaled = x / levels[step].signal
+        denoised = model(scaled, sigma * x.new_ones([x.shape[0]]), **arguments)
+        x, _ = ddim_step(x, (scaled - denoised) / sigma, levels[step], levels[step + 1], eta=eta, noise=noise)
+        if callback is not None:
+            callback({"x": scaled, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+    return x if ends else x / levels[-1].signal
+
+
+def start_noise(latent: torch.Tensor, seed: int) -> torch.Tensor:
+    """``x_T`` for a latent ``(b, c, t, h, w)``: the first draw of the core's noise, on the CPU."""
+    return SeededNoise(tuple(latent.shape), seed, torch.device("cpu"))()
+
+
+def step_noise(x: torch.Tensor, seed: int) -> Any:
+    """Noise for the ends of steps in the shape of ``x``: the core's draws after the first one."""
+    video = x if x.ndim == 5 else rearrange(x, "t c h w -> 1 c t h w")
+    draws = SeededNoise(tuple(video.shape), seed, x.device)
+    draws()
+
+    def draw() -> torch.Tensor:
+        return draws() if x.ndim == 5 else rearrange(draws(), "1 c t h w -> t c h w")
+
+    return draw

@@ -1,0 +1,155 @@
+"""LoRA strength that follows a schedule while the host samples, on any model.
+
+Nothing is ever written into the model: a weight function adds ``strength · B A`` to the weight on its way into the
+layer, and a wrapper around the model sets the strength before each call. After an interrupt there is nothing to undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import comfy.lora
+import comfy.lora_convert
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from ...customcrafter_core.diffusion.strength import StrengthSchedule
+from ...customcrafter_core.errors import InputError, some_names
+from ...customcrafter_core.subject.file import PREFIX, factor_tensors
+from ...customcrafter_core.subject.subject import Subject
+
+KEY = "customcrafter"
+SAME_SIGMA = 1e-4  # relative; sigmas of neighbouring steps differ by more
+
+Patches = Mapping[Any, Any]
+"""The host's LoRA patches: weight name, or (name, offset, function), -> patch."""
+
+
+class ScheduledStrength:
+    """Strength of one LoRA during the current call of the model; as a wrapper it sets it for the length of the call."""
+
+    def __init__(
+        self,
+        schedule: StrengthSchedule,
+        *,
+        first_step: int = 0,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Args:
+        schedule: strength over steps.
+        first_step: steps of the whole run that lie before this sampler's.
+        on_step: told (step, strength) at each call of the model.
+        """
+        self.now = 0.0
+        self.uses = 0
+        self._schedule, self._first, self._on_step = schedule, first_step, on_step
+
+    def __call__(self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
+        """The host's model call ``(x, sigma, concat, text, control, options, …)`` with the strength set."""
+        sigmas = rest[3].get("sample_sigmas")
+        if sigmas is None:
+            raise InputError(
+                expected="a sampler that tells the model its steps",
+                found="a call of the model outside of sampling",
+                remedy="Use a sampler node of the host or of this pack.",
+            )
+        step = step_at(sigma, sigmas)
+        self.now = self._schedule(self._first + step, self._first + len(sigmas) - 1)
+        self.uses = 0
+        if self._on_step is not None:
+            self._on_step(step, self.now)
+        try:
+            result = run(x, sigma, *rest, **conditions)
+            if not self.uses:
+                raise InputError(
+                    expected="a model whose layers take LoRA weights while it samples",
+                    found="layers that ignored them (GGUF, compiled or in a format of their own)",
+                    remedy="Load the model with the host's own loader.",
+                )
+            return result
+        finally:
+            self.now = 0.0
+
+
+def step_at(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
+    """Step, from 0, of a call at ``sigma``: how many of the run's sigmas lie above; in between, the later step."""
+    above = int((sigmas > float(sigma.max()) * (1 + SAME_SIGMA)).sum())
+    return max(min(above, len(sigmas) - 2), 0)
+
+
+class WeightChange:
+    """What one LoRA adds to one weight; called by the layer with a weight, returns the changed one."""
+
+    def __init__(self, strength: ScheduledStrength, key: str, patch: Any, offset: Any, function: Any) -> None:
+        self._strength, self._key, self._patch = strength, key, patch
+        self._offset, self._function = offset, function
+
+    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with the LoRA at its current strength; the very same tensor at 0."""
+        self._strength.uses += 1
+        if self._strength.now == 0:
+            return weight
+        change = (self._strength.now, self._patch, 1.0, self._offset, self._function)
+        return comfy.lora.calculate_weight([change], weight.clone(), self._key)
+
+    def move_to(self, device: torch.device) -> int:
+        """Bring the factors to a device, as the host asks when it loads or frees the model; returns their bytes."""
+        patch = self._patch
+        if hasattr(patch, "weights"):
+            patch.weights, size = _moved(patch.weights, device)
+        else:
+            self._patch, size = _moved(patch, device)
+        return size
+
+
+def _moved(value: Any, device: torch.device) -> tuple[Any, int]:
+    if isinstance(value, torch.Tensor):
+        moved = value.to(device)
+        return moved, moved.nbytes
+    if isinstance(value, (tuple, list)):
+        parts = [_moved(part, device) for part in value]
+        return type(value)(part for part, _ in parts), sum(size for _, size in parts)
+    return value, 0
+
+
+def with_dynamic_strength(model: ModelPatcher, patches: Patches, strength: ScheduledStrength) -> ModelPatcher:
+    """A clone of a model whose LoRA follows a schedule; several can be put on top of each other."""
+    clone = model.clone()
+    for target, patch in patches.items():
+        key, offset, function = target if isinstance(target, tuple) and len(target) == 3 else (*_pair(target), None)
+        clone.add_weight_wrapper(key, WeightChange(strength, key, patch, offset, function))
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, strength)
+    return clone
+
+
+def _pair(target: Any) -> tuple[str, Any]:
+    return (target[0], target[1]) if isinstance(target, tuple) else (target, None)
+
+
+def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name: str) -> Patches:
+    """What a LoRA file changes in a model, by the host's own reading of LoRA files.
+
+    Raises:
+        InputError: no name in it fits the model.
+    """
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    tensors = comfy.lora_convert.convert_lora(dict(tensors))
+    patches = comfy.lora.load_lora(tensors, names, log_missing=False)
+    weights = model.model.state_dict().keys()
+    patches = {target: patch for target, patch in patches.items() if _pair(target)[0] in weights}
+    if not patches:
+        raise InputError(
+            expected=f"a LoRA for {type(model.model).__name__}",
+            found=f"{name}, of whose names none fits: {some_names(list(tensors), 3)}",
+            remedy="Choose a LoRA that was made for this model.",
+        )
+    return patches
+
+
+def subject_patches(subject: Subject) -> Patches:
+    """A subject's LoRA factors as the host's patches."""
+    tensors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
+    names = {f"{PREFIX}{name}": f"{PREFIX}{name}.weight" for name in subject.factors}
+    return comfy.lora.load_lora(tensors, names)

@@ -1,0 +1,189 @@
+"""VideoCrafter2's UNet as a MODEL: loaded, moved, patched and sampled by the host like any other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management as memory
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from comfy.supported_models_base import BASE
+from diffusers import UNet3DConditionModel
+from einops import rearrange
+from torch import nn
+
+from ...customcrafter_core.base_model.model import VideoCrafter2
+from ...customcrafter_core.errors import InputError
+from .. import host
+from .layers import use_host_layers
+from .sampling_space import VideoCrafter2Sampling
+
+FRAME_RATE = "customcrafter_fps"  # in transformer_options
+DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+
+
+class VideoLatents(comfy.latent_formats.SD15):
+    """Stable Diffusion's latents, several frames of them."""
+
+    # With 3 the host would make 16 videos of one frame from an empty batch of 16 images.
+    latent_dimensions = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taesd_decoder_name = None  # it previews images only
+
+
+class VideoCrafter2Config(BASE):
+    """What the host asks a model's configuration for."""
+
+    unet_config = {"disable_unet_model_creation": True}  # noqa: RUF012 (the host's own convention)
+    latent_format = VideoLatents
+    memory_usage_factor = 2.0
+    supported_inference_dtypes = DTYPES
+
+
+class HostUNet(UNet3DConditionModel):
+    """The UNet, called the way the host calls; its weights are named ``diffusion_model.<diffusers' name>``."""
+
+    compute_dtype: torch.dtype
+    default_fps: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What activations are cast to; the weights may be held in another type."""
+        return self.compute_dtype
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """Predict the noise.
+
+        Args:
+            x: ``(b, c, t, h, w)``, or ``(b · t, c, h, w)`` with the frames as the batch.
+            timesteps: ``(b,)`` or ``(b · t,)``.
+            context: text embeddings, one for each row of ``x``.
+            control: of a ControlNet; refused.
+            transformer_options: the host's.
+
+        Returns:
+            The noise in the shape of ``x``.
+        """
+        options = transformer_options or {}
+        check_call(x, context, control, options, self.config.in_channels)
+        run = WrapperExecutor.new_class_executor(
+            self._predict, self, get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        )
+        return run.execute(x, timesteps, context, options)
+
+    def _predict(
+        self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, options: dict[str, Any]
+    ) -> torch.Tensor:
+        if x.ndim == 4:
+            videos = len(options.get("cond_or_uncond", (0,)))
+            frames = len(x) // videos
+            video = rearrange(x, "(b t) c h w -> b c t h w", b=videos)
+            noise = self._predict(video, timesteps[::frames], context[::frames], options)
+            return rearrange(noise, "b c t h w -> (b t) c h w")
+        fps = torch.full((len(x),), options.get(FRAME_RATE, self.default_fps), device=x.device)
+        return super().forward(x, timesteps, context, timestep_cond=fps, return_dict=False)[0]
+
+
+def check_call(x: torch.Tensor, context: Any, control: Any, options: dict[str, Any], channels: int) -> None:
+    """Refuse what VideoCrafter2 cannot do, rather than leave it without effect.
+
+    Raises:
+        InputError: a latent of other channels, no text, a ControlNet, or a patch of the host's own UNet.
+    """
+    if x.shape[1] != channels:
+        raise InputError(
+            expected=f"a latent of {channels} channels for VideoCrafter2",
+            found=f"one of {x.shape[1]}",
+            remedy="Use Empty Video Latent, or encode with the VAE of Load VideoCrafter2.",
+        )
+    if context is None:
+        raise InputError(
+            expected="text conditioning", found="none", remedy="Connect CLIP Text Encode with the CLIP of this model."
+        )
+    patches = [kind for kind in ("patches", "patches_replace") if options.get(kind)]
+    if control is not None or patches:
+        found = (
+            "a ControlNet" if control is not None else "a patch made for the host's own UNet (FreeU, PAG and others)"
+        )
+        raise InputError(
+            expected="a model that VideoCrafter2 can run as it is",
+            found=f"{found}, which would have no effect",
+            remedy="Remove that node; only LoRA and sampling nodes work with VideoCrafter2.",
+        )
+
+
+class VideoCrafter2Model(comfy.model_base.BaseModel):
+    """VideoCrafter2 for the host's samplers."""
+
+    def __init__(self, config: VideoCrafter2Config, base: VideoCrafter2, device: torch.device) -> None:
+        super().__init__(config, device=device)
+        self.diffusion_model = base.unet
+        self.model_sampling = VideoCrafter2Sampling(base.schedule)
+        self.weight_dtype = config.unet_config["dtype"]
+        self.base = base
+
+    def get_dtype(self) -> torch.dtype:
+        """Type the weights are held in."""
+        return self.weight_dtype
+
+
+def make_model(base: VideoCrafter2, dtype: torch.dtype | None) -> ModelPatcher:
+    """A MODEL around the UNet of a loaded base model, which is taken over.
+
+    Args:
+        base: in float32.
+        dtype: the weights are held in; by default what the host prefers.
+    """
+    device, offload = memory.get_torch_device(), memory.unet_offload_device()
+    unet = base.unet
+    if dtype is None:
+        parameters = sum(parameter.numel() for parameter in unet.parameters())
+        dtype = memory.unet_dtype(model_params=parameters, supported_dtypes=DTYPES)
+    compute = memory.unet_manual_cast(dtype, device, DTYPES)
+    nn.Module.to(unet, dtype)  # diffusers' own `to` warns about an empty list
+    use_host_layers(unet, host.layers_for(dtype, compute))
+    unet.__class__ = HostUNet
+    unet.compute_dtype, unet.default_fps = compute or dtype, base.defaults.fps
+
+    config = VideoCrafter2Config({"disable_unet_model_creation": True})
+    config.latent_format.spacial_downscale_ratio = base.geometry.pixels_per_latent
+    config.set_inference_dtype(dtype, compute)
+    # text encoder and VAE live in the host's CLIP and VAE; here only their sizes are of use
+    facts = replace(base, text_encoder=cast(Any, None), vae=cast(Any, None))
+    model = VideoCrafter2Model(config, facts, offload)
+    return ModelPatcher(model, load_device=device, offload_device=offload)
+
+
+def base_of(model: ModelPatcher) -> VideoCrafter2 | None:
+    """The base model (UNet and sizes) behind a MODEL; None if it is another model."""
+    return getattr(model.model, "base", None) if type(model.model).__name__ == VideoCrafter2Model.__name__ else None
+
+
+def require_base(model: ModelPatcher) -> VideoCrafter2:
+    """The base model behind a MODEL.
+
+    Raises:
+        InputError: it is another model.
+    """
+    base = base_of(model)
+    if base is None:
+        raise InputError(
+            expected="the MODEL of Load VideoCrafter2",
+            found=type(model.model).__name__,
+            remedy="Use Dynamic LoRA Weights for other models.",
+        )
+    return base

@@ -1,0 +1,80 @@
+"""The inputs that several nodes share to say how strength follows the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..customcrafter_core.diffusion.strength import LAMBDA_L, LAMBDA_S, Curve, K, StrengthSchedule, TwoPhase
+from . import host
+
+STEP = 0.01
+LARGEST = 3.0
+
+
+def strength_inputs() -> list[io.Input]:
+    """λs, λl, K and a curve."""
+    scale: dict[str, Any] = {
+        "min": -LARGEST,
+        "max": LARGEST,
+        "step": STEP,
+        "display_mode": io.NumberDisplay.slider,
+    }
+    return [
+        io.Float.Input(
+            "lambda_s",
+            default=LAMBDA_S,
+            tooltip="λs: strength in the first K steps, where the motion is made. Small keeps the base model's motion.",
+            **scale,
+        ),
+        io.Float.Input(
+            "lambda_l",
+            default=LAMBDA_L,
+            tooltip="λl: strength in all later steps, where the looks of the subject are made.",
+            **scale,
+        ),
+        io.Int.Input(
+            "k",
+            default=K,
+            min=0,
+            max=100,
+            display_mode=io.NumberDisplay.slider,
+            tooltip="K: how many steps λs lasts. 0: λl throughout.",
+        ),
+        host.advanced(
+            host.curve_input(
+                "curve",
+                "Instead of λs, λl and K: strength over progress, as in 0:0.4, 0.1:0.8 (or a curve of the host's own). "
+                "Empty: not used.",
+            )
+        ),
+    ]
+
+
+def first_step_input() -> io.Input:
+    """For samplers that run only a part of the steps."""
+    return host.advanced(
+        io.Int.Input(
+            "first_step",
+            default=0,
+            min=0,
+            max=1000,
+            optional=True,
+            tooltip="Steps already done before this sampler: what KSampler Advanced has as start_at_step.",
+        )
+    )
+
+
+def schedule_from(lambda_s: float, lambda_l: float, k: int, curve: Any = "") -> StrengthSchedule:
+    """The strength schedule of the inputs; sliders leave unrounded values.
+
+    Raises:
+        InputError: the curve's text is not understood.
+    """
+    samples = host.curve_samples(curve) if curve else None
+    if samples is not None:
+        return Curve.sampled(samples)
+    if curve and curve.strip():
+        return Curve.parse(curve)
+    return TwoPhase(round(lambda_s, 3), round(lambda_l, 3), k)

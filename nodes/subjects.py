@@ -1,0 +1,217 @@
+"""Load, apply and save subjects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..customcrafter_core.diffusion.strength import LAMBDA_L, TwoPhase
+from ..customcrafter_core.errors import InputError
+from . import host
+from .loading import chosen_file
+
+SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
+SUFFIX = ".safetensors"
+
+
+def subject_names() -> list[str]:
+    """Files of the host's LoRA folders that may be subjects; which ones are is seen when one is loaded."""
+    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(SUFFIX)]
+
+
+def summary_of(subject: Any) -> str:
+    """What a subject is, in a few readable lines."""
+    strength: TwoPhase = subject.recommended
+    return "\n".join(
+        [
+            f"In prompts: {subject.trigger}",
+            f"LoRA of rank {subject.rank} on {len(subject.factors)} layers, trained for {subject.steps} steps",
+            f"Base model: {'known' if subject.base else 'not recorded'}",
+            f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}",
+        ]
+    )
+
+
+class LoadSubject(io.ComfyNode):
+    """A subject from its file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterLoadSubject",
+            display_name="Load Subject",
+            category=host.CATEGORY,
+            description="Load a subject that was learned from a few photos.",
+            search_aliases=["CustomCrafter subject", "personalization"],
+            inputs=[
+                io.Combo.Input("subject", options=subject_names(), tooltip="A subject file in models/loras."),
+                host.advanced(
+                    io.String.Input(
+                        "token",
+                        default="",
+                        optional=True,
+                        tooltip="Another token for it, such as <new2>, so that two subjects fit into one prompt. "
+                        "Empty: its own.",
+                    )
+                ),
+            ],
+            outputs=[
+                SUBJECT.Output(display_name="subject", tooltip="For the other nodes of this pack."),
+                io.String.Output(
+                    display_name="trigger", tooltip="How it is called in a prompt, such as <new1> teddy bear."
+                ),
+                io.String.Output(
+                    display_name="summary", tooltip="Trigger text, training steps and recommended λs, λl, K."
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, subject: str, token: str = "") -> str:
+        """Changes with the file, so that a subject saved again is loaded again."""
+        path = folder_paths.get_full_path("loras", subject)
+        return f"{Path(path).stat().st_mtime_ns if path else 0}:{token}"
+
+    @classmethod
+    def execute(cls, subject: str, token: str = "") -> io.NodeOutput:
+        """Load."""
+        from ..customcrafter_core.subject.file import load_subject
+
+        loaded = load_subject(chosen_file("loras", subject))
+        if token.strip():
+            loaded = loaded.called(token.strip())
+        return io.NodeOutput(loaded, loaded.trigger, summary_of(loaded))
+
+
+class ApplySubject(io.ComfyNode):
+    """A subject at constant strength."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterApplySubject",
+            display_name="Apply Subject",
+            category=host.CATEGORY,
+            description="Put a subject on the model at constant strength and teach its token to the text encoder. "
+            "Connect only CLIP when the Dynamic Weighted KSampler gets the subject itself.",
+            inputs=[
+                SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
+                io.Model.Input("model", optional=True, tooltip="The MODEL of Load VideoCrafter2."),
+                io.Clip.Input("clip", optional=True, tooltip="The CLIP of Load VideoCrafter2."),
+                io.Float.Input(
+                    "strength", default=LAMBDA_L, min=-3.0, max=3.0, step=0.01, tooltip="How strong the subject is."
+                ),
+                any_base_input(),
+            ],
+            outputs=model_and_clip(),
+        )
+
+    @classmethod
+    def execute(
+        cls, subject: Any, strength: float, model: Any = None, clip: Any = None, any_base: bool = False
+    ) -> io.NodeOutput:
+        """Apply."""
+        if model is not None:
+            from .native.dynamic import subject_patches
+            from .native.subject import take_subject
+
+            model = take_subject(model, subject, any_base=any_base)
+            model.add_patches(subject_patches(subject), strength)
+        return io.NodeOutput(model, teach(clip, subject))
+
+
+def any_base_input() -> io.Input:
+    """For subjects tried on a fine-tune of their base."""
+    return host.advanced(
+        io.Boolean.Input(
+            "any_base",
+            default=False,
+            optional=True,
+            tooltip="Also accept a subject that was trained on other weights of the same sizes.",
+        )
+    )
+
+
+def model_and_clip() -> list[io.Output]:
+    """Outputs of the nodes that apply a subject."""
+    return [
+        io.Model.Output(display_name="model", tooltip="The model with the subject."),
+        io.Clip.Output(display_name="clip", tooltip="The text encoder that knows the subject's token."),
+    ]
+
+
+def teach(clip: Any, subject: Any) -> Any:
+    """The CLIP with the subject's token, if there is a CLIP."""
+    if clip is None:
+        return None
+    from .native.text import learn_token
+
+    return learn_token(clip, subject.placeholder, subject.embedding)
+
+
+class SaveSubject(io.ComfyNode):
+    """A subject to its file, or as plain LoRA and embedding."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterSaveSubject",
+            display_name="Save Subject",
+            category=host.CATEGORY,
+            description="Save a subject to models/loras. With export also as a plain LoRA and an embedding for the "
+            "host's own nodes (LoraLoader, embedding:NAME).",
+            is_output_node=True,
+            inputs=[
+                SUBJECT.Input("subject", tooltip="The subject to save."),
+                io.String.Input("name", default="subject", tooltip="File name, without folder; .safetensors is added."),
+                io.Boolean.Input(
+                    "export",
+                    default=False,
+                    tooltip="Also write NAME_lora.safetensors and the embedding NAME.safetensors.",
+                ),
+                host.advanced(
+                    io.Boolean.Input("overwrite", default=False, tooltip="Replace a file that has this name.")
+                ),
+            ],
+            outputs=[io.String.Output(display_name="name", tooltip="The file's name, as Load Subject lists it.")],
+        )
+
+    @classmethod
+    def execute(cls, subject: Any, name: str, export: bool, overwrite: bool) -> io.NodeOutput:
+        """Save."""
+        from ..customcrafter_core.subject.file import save_subject
+        from ..customcrafter_core.subject.formats import export_for_host
+
+        stem = name.strip().removesuffix(SUFFIX)
+        loras, embeddings = (Path(folder_paths.get_folder_paths(kind)[0]) for kind in ("loras", "embeddings"))
+        target = new_file(loras, stem, overwrite)
+        exports = [new_file(loras, f"{stem}_lora", overwrite), new_file(embeddings, stem, overwrite)] if export else []
+        save_subject(subject, target)
+        if export:
+            export_for_host(subject, *exports)
+        return io.NodeOutput(target.name, ui={"text": [str(path.name) for path in (target, *exports)]})
+
+
+def new_file(folder: Path, stem: str, overwrite: bool) -> Path:
+    """A path for a new file right in a folder.
+
+    Raises:
+        InputError: the name leads out of the folder, is empty, or is taken.
+    """
+    path = folder / f"{stem}{SUFFIX}"
+    if not stem or stem.startswith(".") or path.resolve().parent != folder.resolve():
+        raise InputError(expected="a plain file name", found=repr(stem), remedy="Write a name such as my_dog.")
+    if path.exists() and not overwrite:
+        raise InputError(
+            expected="a new file name", found=f"{path.name}, which exists", remedy="Choose another, or allow overwrite."
+        )
+    return path
+
+
+NODES = [LoadSubject, ApplySubject, SaveSubject]

@@ -1,0 +1,124 @@
+"""Strength that follows the steps, for any sampler node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from ..customcrafter_core.errors import InputError
+from . import host
+from .loading import chosen_file
+from .strength_inputs import first_step_input, schedule_from, strength_inputs
+from .subjects import SUBJECT, any_base_input, model_and_clip, teach
+
+NO_FILE = "none"
+
+
+class DynamicSubjectWeights(io.ComfyNode):
+    """A subject whose strength follows the steps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterDynamicSubjectWeights",
+            display_name="Dynamic Subject Weights",
+            category=host.CATEGORY,
+            description="Put a subject on the model: weak in the first K steps, strong in the later ones. Any sampler "
+            "node then samples with this.",
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
+                io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
+                SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
+                *strength_inputs(),
+                first_step_input(),
+                any_base_input(),
+            ],
+            outputs=model_and_clip(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        subject: Any,
+        lambda_s: float,
+        lambda_l: float,
+        k: int,
+        curve: Any = "",
+        first_step: int = 0,
+        any_base: bool = False,
+    ) -> io.NodeOutput:
+        """Apply."""
+        from .native.dynamic import ScheduledStrength, subject_patches, with_dynamic_strength
+        from .native.subject import take_subject
+
+        model = take_subject(model, subject, any_base=any_base)
+        strength = ScheduledStrength(schedule_from(lambda_s, lambda_l, k, curve), first_step=first_step)
+        return io.NodeOutput(with_dynamic_strength(model, subject_patches(subject), strength), teach(clip, subject))
+
+
+class DynamicLoRAWeights(io.ComfyNode):
+    """A LoRA of any model whose strength follows the steps."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterDynamicLoRAWeights",
+            display_name="Dynamic LoRA Weights",
+            category=host.CATEGORY,
+            description="Put a LoRA on any model with one strength for the first K steps and another for the later "
+            "ones; either may be 0 or negative. Several can follow each other.",
+            search_aliases=["LoRA schedule", "LoRA strength per step", "LoRA timing"],
+            inputs=[
+                io.Model.Input("model", tooltip="Any model."),
+                io.Combo.Input(
+                    "lora",
+                    options=[NO_FILE, *folder_paths.get_filename_list("loras")],
+                    default=NO_FILE,
+                    tooltip="A LoRA in models/loras that was made for this model.",
+                ),
+                *strength_inputs(),
+                first_step_input(),
+                io.Custom("LORA_MODEL").Input(
+                    "lora_model", optional=True, tooltip="A LoRA from a training node, instead of a file."
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with the LoRA.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        lora: str,
+        lambda_s: float,
+        lambda_l: float,
+        k: int,
+        curve: Any = "",
+        first_step: int = 0,
+        lora_model: Any = None,
+    ) -> io.NodeOutput:
+        """Apply."""
+        from .native.dynamic import ScheduledStrength, lora_patches, with_dynamic_strength
+
+        if (lora_model is None) == (lora == NO_FILE):
+            raise InputError(
+                expected="one LoRA",
+                found="none" if lora_model is None else "a file and a LORA_MODEL",
+                remedy="Choose a file, or connect a LORA_MODEL and choose none.",
+            )
+        if lora_model is None:
+            tensors, name = comfy.utils.load_torch_file(str(chosen_file("loras", lora)), safe_load=True), lora
+        else:
+            tensors, name = lora_model, "the LORA_MODEL"
+        strength = ScheduledStrength(schedule_from(lambda_s, lambda_l, k, curve), first_step=first_step)
+        return io.NodeOutput(with_dynamic_strength(model, lora_patches(model, tensors, name), strength))
+
+
+NODES = [DynamicSubjectWeights, DynamicLoRAWeights]

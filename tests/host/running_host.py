@@ -1,0 +1,183 @@
+"""A real ComfyUI in a process of its own, driven over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PROBES = Path(__file__).parent / "probe_nodes"
+PACK, PROBE_PACK = "customcrafter", "customcrafter_probes"
+
+
+def found_hosts() -> list[Path]:
+    """Folders of hosts: COMFYUI_PATH (several may be joined by the path separator), else all of ~/comfy."""
+    named = os.environ.get("COMFYUI_PATH")
+    folders = [Path(part) for part in named.split(os.pathsep)] if named else sorted(Path.home().glob("comfy/*"))
+    return [folder for folder in folders if (folder / "main.py").is_file()]
+
+
+def host_python(folder: Path) -> str:
+    """The host's own interpreter, else ours."""
+    own = folder / ".venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
+
+
+class PromptFailed(Exception):
+    """The host reported an error while it ran a graph; ``message`` is what its error box shows."""
+
+    def __init__(self, kind: str, message: str, node: str) -> None:
+        super().__init__(f"{kind} in {node}: {message}")
+        self.kind, self.message, self.node = kind, message, node
+
+
+class Interrupted(Exception):
+    """The run was interrupted."""
+
+
+@dataclass
+class RunningHost:
+    """A host process with a base folder of its own."""
+
+    folder: Path
+    base: Path
+    arguments: tuple[str, ...] = ()
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def version(self) -> str:
+        """Such as 0.33.0."""
+        text = (self.folder / "comfyui_version.py").read_text()
+        return text.split('"')[1]
+
+    @property
+    def log(self) -> str:
+        """Everything the host wrote so far."""
+        return (self.base / "host.log").read_text(errors="replace")
+
+    def start(self) -> RunningHost:
+        """Start and wait until it answers."""
+        for name in ("custom_nodes", "input", "output", "models/checkpoints", "models/loras", "models/embeddings"):
+            (self.base / name).mkdir(parents=True, exist_ok=True)
+        for link, target in ((PACK, ROOT), (PROBE_PACK, PROBES)):
+            if not (self.base / "custom_nodes" / link).exists():
+                (self.base / "custom_nodes" / link).symlink_to(target, target_is_directory=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = [
+            host_python(self.folder), str(self.folder / "main.py"), "--cpu", "--listen", "127.0.0.1",
+            "--port", str(self.port), "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
+            "--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes",
+            "--whitelist-custom-nodes", PACK, PROBE_PACK, "--preview-method", "latent2rgb", *self.arguments,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+        environment.pop("PYTHONPATH", None)
+        log = (self.base / "host.log").open("wb")
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._wait_until_ready()
+        return self
+
+    def _wait_until_ready(self, seconds: float = 180) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"The host ended while it started:\n{self.log[-4000:]}")
+            try:
+                self.get("/system_stats")
+            except OSError:
+                time.sleep(0.3)
+                continue
+            if "IMPORT FAILED" in self.log or "Error while calling comfy_entrypoint" in self.log:
+                self.stop()
+                raise RuntimeError(f"The pack does not load:\n{self.log[-4000:]}")
+            return
+        self.stop()
+        raise RuntimeError(f"The host did not answer in {seconds} s:\n{self.log[-4000:]}")
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+        self.process = None
+
+    def get(self, path: str) -> Any:
+        """GET as JSON."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
+            return json.loads(answer.read() or "null")
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """POST JSON."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            json.dumps(body or {}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+                return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{path}: {error.code} {error.read().decode(errors='replace')[:3000]}") from error
+
+    def queue(self, graph: dict[str, Any]) -> str:
+        """Queue a graph in the API format; returns its id."""
+        answer = self.post("/prompt", {"prompt": graph, "client_id": uuid.uuid4().hex})
+        return answer["prompt_id"]
+
+    def run(self, graph: dict[str, Any], seconds: float = 300) -> dict[str, Any]:
+        """Run a graph to its end; returns what its nodes handed to the page, by node id.
+
+        Raises:
+            PromptFailed: a node failed.
+            Interrupted: the run was interrupted.
+        """
+        return self.wait(self.queue(graph), seconds)
+
+    def wait(self, prompt_id: str, seconds: float = 300) -> dict[str, Any]:
+        """Wait for a queued graph; as `run`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            entry = self.get(f"/history/{prompt_id}").get(prompt_id)
+            if entry is not None:
+                return self._result(entry)
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"The host ended:\n{self.log[-4000:]}")
+            time.sleep(0.03)
+        raise TimeoutError(f"The graph did not finish in {seconds} s:\n{self.log[-3000:]}")
+
+    @staticmethod
+    def _result(entry: dict[str, Any]) -> dict[str, Any]:
+        for kind, message in entry["status"]["messages"]:
+            if kind == "execution_error":
+                raise PromptFailed(
+                    message["exception_type"], message["exception_message"].strip(), message["node_type"]
+                )
+            if kind == "execution_interrupted":
+                raise Interrupted
+        return entry["outputs"]
+
+    def memory(self) -> int:
+        """Resident memory of the process in bytes."""
+        assert self.process is not None
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
