@@ -86,39 +86,41 @@ def build_demo_unet(seed: int = 0) -> UNet3DConditionModel:
 def start_as_identity(unet: UNet3DConditionModel) -> None:
     """Make an untrained UNet return its input: at high noise that is nearly the right answer.
 
-    The input goes as +x and -x through the last skip connection and one group each of the last norm, and
-    ``silu(x) - silu(-x) = x`` takes it back out. A norm would divide by each frame's own spread, which is off by 4 %
-    from frame to frame: as an error of the clean latent at t = 980 that is as large as what is to be learned. So each
-    of the two groups holds a pair of large constants beside the input, and its norm hardly changes anything.
+    The input goes as +x and -x through the last skip connection and two groups of the last norm, and
+    ``silu(x) - silu(-x) = x`` takes it back out. The norm would divide by each frame's own spread, which is off by 4 %
+    from frame to frame: as an error of the clean latent at t = 980 that is nearly as large as what is to be learned.
+    So each group also holds a pair of large constants, against which the frame's spread hardly counts.
     All residual branches start small.
     """
     channels, groups = unet.config.in_channels, unet.config.norm_num_groups
-    size = unet.config.block_out_channels[0] // groups
+    size, half = unet.config.block_out_channels[0] // groups, unet.config.in_channels // 2
     if size < channels + 2 or groups < 3:
         raise ValueError("The identity start needs three norm groups that hold the latent's channels and two more.")
-    plus, minus = slice(0, channels), slice(size, size + channels)
+    # in each group: half of the input's channels, the same negated, a pair of constants
+    plus = [c % half + size * (c // half) for c in range(channels)]
+    minus = [c + half for c in plus]
     constants = [channels, channels + 1, size + channels, size + channels + 1]
-    carried = [*range(channels), *range(size, size + channels), *constants]
-    shortcut, last = unet.up_blocks[-1].resnets[-1].conv_shortcut, unet.up_blocks[-1].resnets[-1]
+    carried = [*plus, *minus, *constants]
+    last = unet.up_blocks[-1].resnets[-1]
     for name, module in unet.named_modules():
         if name.endswith(("conv2", "proj_out")) and hasattr(module, "weight"):
             module.weight *= RESIDUAL_GAIN
             module.bias *= RESIDUAL_GAIN
-    eye = torch.eye(channels)
-    for layer in (unet.conv_in, unet.transformer_in.proj_out, shortcut, last.conv2):
+    for layer in (unet.conv_in, unet.transformer_in.proj_out, last.conv_shortcut, last.conv2):
         layer.weight[carried] = 0
         layer.bias[carried] = 0
-    unet.conv_in.weight[plus, :, 1, 1], unet.conv_in.weight[minus, :, 1, 1] = eye, -eye
-    skip = shortcut.in_channels - unet.conv_in.out_channels
-    for part in (plus, minus):
-        shortcut.weight[part, skip + part.start : skip + part.stop, 0, 0] = eye
-    shortcut.bias[constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
-    # undoes the division by the group's spread: two constants, and the input's variance of about 1
-    unet.conv_norm_out.weight[: 2 * size] = ((2 * CONSTANT**2 + channels) / size) ** 0.5
     unet.conv_out.weight *= OUTPUT_GAIN
     unet.conv_out.weight[:, carried] = 0
-    unet.conv_out.weight[:, plus, 1, 1], unet.conv_out.weight[:, minus, 1, 1] = eye, -eye
     unet.conv_out.bias.zero_()
+    skip = last.conv_shortcut.in_channels - unet.conv_in.out_channels
+    for sign, places in ((1.0, plus), (-1.0, minus)):
+        for channel, at in enumerate(places):
+            unet.conv_in.weight[at, channel, 1, 1] = sign
+            last.conv_shortcut.weight[at, skip + at] = 1.0
+            unet.conv_out.weight[channel, at, 1, 1] = sign
+    last.conv_shortcut.bias[constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    # undoes the division by the group's spread: two constants, and the input's variance of about 1
+    unet.conv_norm_out.weight[: 2 * size] = ((2 * CONSTANT**2 + channels) / size) ** 0.5
 
 
 def identity_path(unet: UNet3DConditionModel) -> list[nn.Module]:
