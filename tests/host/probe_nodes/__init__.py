@@ -110,4 +110,158 @@ class ProbeStrength:
         return (clone,)
 
 
-NODE_CLASS_MAPPINGS = {"ProbeSave": ProbeSave, "ProbeFault": ProbeFault, "ProbeStrength": ProbeStrength}
+class ProbeFresh:
+    """The same model, never from the host's cache: what hangs on it runs again."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",)}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")
+
+    def apply(self, model: Any) -> tuple[Any]:
+        return (model.clone(),)
+
+
+class ProbeLatent:
+    """The same seeded latent as one video and as frames in the batch."""
+
+    RETURN_TYPES = ("LATENT", "LATENT")
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        number = ("INT", {"default": 4, "min": 1, "max": 64})
+        return {"required": {"channels": number, "frames": number, "height": number, "width": number}}
+
+    def make(self, channels: int, frames: int, height: int, width: int) -> tuple[Any, Any]:
+        generator = torch.Generator().manual_seed(0)
+        video = torch.randn(1, channels, frames, height, width, generator=generator)
+        return {"samples": video}, {"samples": video[0].movedim(1, 0).contiguous()}
+
+
+class ProbePartialLoad:
+    """One call of the network with all weights loaded and with half of them; both results and what was offloaded."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "call"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "positive": ("CONDITIONING",), "latent": ("LATENT",)}}
+
+    def call(self, model: Any, positive: Any, latent: Any) -> tuple[Any]:
+        comfy.model_management.unload_all_models()
+        results = []
+        for budget in (0, model.model_size() // 2):
+            model.patch_model("cpu", lowvram_model_memory=budget)
+            sigmas = model.model.model_sampling.sigmas[[900, 500]]
+            options = model.model_options["transformer_options"] | {"sample_sigmas": sigmas}
+            options["wrappers"] = model.wrappers
+            x = latent["samples"] * 5
+            noise = model.model.apply_model(x, sigmas[:1], c_crossattn=positive[0][0], transformer_options=options)
+            results.append(noise.clone())
+            offloaded = sum(hasattr(module, "prev_comfy_cast_weights") for module in model.model.modules())
+            model.unpatch_model("cpu")
+        return ((*results, offloaded),)
+
+
+def small_sd15() -> Any:
+    """A small model of the SD1.5 kind, made by the host."""
+    import comfy.supported_models
+
+    sizes = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+             "channel_mult": [1, 2], "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1],
+             "transformer_depth_middle": 1, "context_dim": 32, "use_spatial_transformer": True, "legacy": False,
+             "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False}  # fmt: skip
+    return comfy.supported_models.SD15(sizes)
+
+
+def small_flux() -> Any:
+    """A small diffusion transformer of the Flux kind, made by the host."""
+    import comfy.supported_models
+
+    sizes = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 32,
+             "context_in_dim": 32, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 4, "depth": 1,
+             "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "qkv_bias": True,
+             "guidance_embed": False}  # fmt: skip
+    return comfy.supported_models.Flux(sizes)
+
+
+class ProbeSmallModel:
+    """A small model with random weights that the host builds itself; text for it, a latent and a LoRA."""
+
+    RETURN_TYPES = ("MODEL", "CONDITIONING", "LATENT", "LORA_MODEL", "*", "STRING")
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"kind": (["sd15", "flux"],)}}
+
+    def make(self, kind: str) -> tuple[Any, ...]:
+        import comfy.model_patcher
+
+        config = small_sd15() if kind == "sd15" else small_flux()
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model({}, "", device="cpu")
+        generator = torch.Generator().manual_seed(1)
+        for name, value in model.diffusion_model.named_parameters():
+            scale = 0.05 if value.ndim > 1 else 0.0
+            start = 1.0 if value.ndim == 1 and name.endswith("weight") or name.endswith("scale") else 0.0
+            value.data = torch.randn(value.shape, generator=generator) * scale + start
+        lora, layers = {}, []
+        for name, value in model.diffusion_model.named_parameters():
+            if value.ndim == 2 and name.endswith(".weight") and ("attn" in name or "qkv" in name):
+                layers.append(name.removesuffix(".weight"))
+                lora[f"diffusion_model.{layers[-1]}.lora_A.weight"] = torch.randn(
+                    2, value.shape[1], generator=generator
+                ) * 0.3
+                lora[f"diffusion_model.{layers[-1]}.lora_B.weight"] = torch.randn(
+                    value.shape[0], 2, generator=generator
+                ) * 0.3
+        layer = f"diffusion_model.{layers[0]}"
+        change = lora[f"{layer}.lora_B.weight"] @ lora[f"{layer}.lora_A.weight"]
+        text = [[torch.randn(1, 7, 32, generator=generator), {"pooled_output": torch.randn(1, 32, generator=generator)}]]
+        latent = {"samples": torch.zeros(1, config.latent_format.latent_channels, 8, 8)}
+        patcher = comfy.model_patcher.ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+        return patcher, text, latent, lora, change, layer
+
+
+class ProbeControl:
+    """Conditioning with a ControlNet that does nothing but be there."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "apply"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"positive": ("CONDITIONING",)}}
+
+    def apply(self, positive: Any) -> tuple[Any]:
+        import comfy.controlnet
+
+        class Still(comfy.controlnet.ControlBase):
+            def get_control(self, *_: Any) -> dict[str, Any]:
+                return {"middle": [torch.zeros(1)]}
+
+            def get_models(self) -> list[Any]:
+                return []
+
+            def pre_run(self, *_: Any) -> None:
+                pass
+
+        return ([[text, {**more, "control": Still(), "control_apply_to_uncond": True}] for text, more in positive],)
+
+
+PROBES = [ProbeSave, ProbeFault, ProbeStrength, ProbeFresh, ProbeLatent, ProbePartialLoad, ProbeSmallModel, ProbeControl]
+NODE_CLASS_MAPPINGS = {probe.__name__: probe for probe in PROBES}

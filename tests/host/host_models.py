@@ -1,0 +1,35 @@
+"""The small model that the host's tests run on: every part of VideoCrafter2's layout, eight pixels per latent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from customcrafter_core.base_model.geometry import (
+    Defaults,
+    Geometry,
+    HiddenSizes,
+    TextGeometry,
+    UNetGeometry,
+    VAEGeometry,
+)
+from customcrafter_core.base_model.networks import build_networks
+from customcrafter_core.base_model.writing import write_checkpoint
+
+HIDDEN = HiddenSizes(unet_head_dim=8, unet_norm_groups=4, text_head_dim=8, vae_norm_groups=4)
+DEFAULTS = Defaults(width=64, height=48, frames=4, fps=8)
+GEOMETRY = Geometry(
+    UNetGeometry(4, 4, (16, 32), blocks_per_level=1, attends=(True, True), context_dim=32, head_dim=8, norm_groups=4),
+    TextGeometry(vocab_size=49408, positions=77, width=32, mlp_width=64, layers=2, heads=4),
+    VAEGeometry(image_channels=3, latent_channels=4, channels=(8, 8, 8, 8), blocks_per_level=1, norm_groups=4),
+)
+
+
+def write_model(path: Path, seed: int = 0) -> Path:
+    """Write the model with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        networks = build_networks(GEOMETRY)
+    write_checkpoint(path, networks, GEOMETRY, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float32)
+    return path

@@ -1,0 +1,144 @@
+"""What the graph samples is what the core samples, and what the host's own nodes sample with the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, distance
+
+from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
+from customcrafter_core.diffusion.strength import Constant, TwoPhase
+from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.subject.subject import Subject
+
+
+def core_latent(model: VideoCrafter2, subjects: list[AppliedSubject], prompt: str = PROMPT, **changes) -> torch.Tensor:
+    settings = VideoSettings(prompt, **SIZE, seed=SEED, steps=STEPS, cfg=CFG, **changes)
+    return generate(model, settings, subjects).latent / SCALE_FACTOR
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.0])
+def test_graph_equals_core(bench: Bench, model: VideoCrafter2, subjects: dict[str, Subject], eta: float) -> None:
+    expected = core_latent(model, [AppliedSubject(subjects["first"], TwoPhase(0.4, 0.8, 2))], eta=eta)
+    scene = bench.scene()
+    assert distance(scene.result(scene.dynamic_sampler(eta=eta)[0]), expected) < 1e-4
+
+
+def test_batch_equals_core(bench: Bench, model: VideoCrafter2, subjects: dict[str, Subject]) -> None:
+    expected = core_latent(model, [AppliedSubject(subjects["first"], TwoPhase(0.4, 0.8, 2))], batch=2)
+    scene = bench.scene()
+    scene.latent = scene.add("CustomCrafterEmptyVideoLatent", **SIZE, batch_size=2)[0]
+    assert distance(scene.result(scene.dynamic_sampler()[0]), expected) < 1e-4
+
+
+def test_frame_rate_equals_core(bench: Bench, model: VideoCrafter2) -> None:
+    expected = core_latent(model, [], "a dog", fps=3)
+    scene = bench.scene(subject=None, prompt="a dog")
+    scene.model = scene.add("CustomCrafterFrameRate", model=scene.model, fps=3)[0]
+    assert distance(scene.result(scene.dynamic_sampler()[0]), expected) < 1e-4
+    assert distance(core_latent(model, [], "a dog", fps=30), expected) > 1e-3
+
+
+def test_sampler_custom_equals_core(bench: Bench, model: VideoCrafter2) -> None:
+    expected = core_latent(model, [], "a dog")
+    scene = bench.scene(subject=None, prompt="a dog")
+    sampler = scene.add("CustomCrafterDDIMSampler", eta=1.0, exact_tail=False)[0]
+    sigmas = scene.add("BasicScheduler", model=scene.model, scheduler="ddim_uniform", steps=STEPS, denoise=1.0)[0]
+    custom = scene.add(
+        "SamplerCustom", model=scene.model, add_noise=True, noise_seed=SEED, cfg=CFG, positive=scene.positive,
+        negative=scene.negative, sampler=sampler, sigmas=sigmas, latent_image=scene.latent,
+    )  # fmt: skip
+    assert distance(scene.result(custom[0]), expected) < 1e-4
+
+
+def test_two_subjects_equal_core(bench: Bench, model: VideoCrafter2, subjects: dict[str, Subject]) -> None:
+    prompt = "a <new1> and a <new2> play"
+    applied = [AppliedSubject(subjects["first"], TwoPhase(0.4, 0.8, 2)), AppliedSubject(subjects["second"], Constant(0.5))]
+    expected = core_latent(model, applied, prompt)
+    scene = bench.scene()
+    both = scene.add(
+        "CustomCrafterApplySubject", model=scene.model, clip=scene.clip, subject=scene.load_subject("second"), strength=0.5
+    )
+    scene.model, scene.clip = both[0], both[1]
+    scene.encode(prompt)
+    assert distance(scene.result(scene.dynamic_sampler()[0]), expected) < 1e-4
+
+
+@pytest.mark.parametrize("k", [0, 2, STEPS])
+def test_equals_two_advanced_samplers_with_loras(bench: Bench, k: int) -> None:
+    scene = bench.scene()
+    ours = scene.dynamic_sampler(0.4, 0.8, k, sampler_name="ddim")[0]
+    weak, strong = scene.lora(0.4), scene.lora(0.8)
+    if k == 0:
+        theirs = scene.advanced_sampler(0, STEPS, model=strong)
+    elif k == STEPS:
+        theirs = scene.advanced_sampler(0, STEPS, model=weak)
+    else:
+        first = scene.advanced_sampler(0, k, model=weak)
+        theirs = scene.advanced_sampler(k, STEPS, model=strong, latent_image=first[0])
+    result, expected = scene.result(ours, theirs[0])
+    assert distance(result, expected) < 1e-5
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "euler_ancestral"])
+def test_host_sampler_with_dynamic_weights_equals_ours(bench: Bench, sampler: str) -> None:
+    scene = bench.scene()
+    ours = scene.dynamic_sampler(sampler_name=sampler)[0]
+    theirs = scene.host_sampler(sampler, model=scene.dynamic_weights())[0]
+    result, expected = scene.result(ours, theirs)
+    assert distance(result, expected) < 1e-6
+
+
+@pytest.mark.parametrize("sampler", ["ddim (VideoCrafter2)", "dpmpp_2m"])
+def test_strength_zero_is_the_base_bit_for_bit(bench: Bench, sampler: str) -> None:
+    scene = bench.scene()
+    zero = scene.dynamic_sampler(0.0, 0.0, 2, sampler_name=sampler)[0]
+    base = scene.dynamic_sampler(subject=None, sampler_name=sampler)[0]
+    result, expected = scene.result(zero, base)
+    assert torch.equal(result, expected)
+
+
+def test_equal_strengths_are_a_plain_lora(bench: Bench) -> None:
+    scene = bench.scene()
+    ours = scene.dynamic_sampler(0.7, 0.7, 2, sampler_name="ddim")[0]
+    loader = scene.host_sampler(model=scene.lora(0.7))[0]
+    constant = scene.add("CustomCrafterApplySubject", subject=scene.subject, model=scene.model, strength=0.7)[0]
+    result, expected, applied = scene.result(ours, loader, scene.host_sampler(model=constant)[0])
+    assert distance(result, expected) < 1e-6
+    assert torch.equal(applied, expected)
+
+
+def test_images_as_batch_are_the_same_video(bench: Bench) -> None:
+    scene = bench.scene()
+    images = scene.add("EmptyLatentImage", width=SIZE["width"], height=SIZE["height"], batch_size=SIZE["frames"])[0]
+    result, expected = scene.result(scene.dynamic_sampler(latent_image=images)[0], scene.dynamic_sampler()[0])
+    assert torch.equal(result, expected[0].movedim(1, 0))
+
+
+def test_host_samples_images_as_batch_as_the_same_video(bench: Bench) -> None:
+    scene = bench.scene()
+    start = scene.add("ProbeLatent", channels=4, frames=4, height=6, width=8)
+    model = scene.dynamic_weights(first_step=2)
+    video, images = (
+        scene.advanced_sampler(2, STEPS, latent_image=start[form], model=model)[0] for form in (0, 1)
+    )
+    expected, result = scene.result(video, images)
+    assert torch.equal(result, expected[0].movedim(1, 0))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float16", 0.01), ("bfloat16", 0.08), ("default", 0.01)])
+def test_half_precision(bench: Bench, dtype: str, bound: float) -> None:
+    full, half = bench.scene(), bench.scene(dtype=dtype)
+    expected = full.result(full.dynamic_sampler()[0])
+    assert distance(half.result(half.dynamic_sampler()[0]), expected) < bound
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_half_the_memory_gives_the_same(bench: Bench, dtype: str) -> None:
+    scene = bench.scene(dtype=dtype)
+    probe = scene.add("ProbePartialLoad", model=scene.dynamic_weights(), positive=scene.positive, latent=scene.latent)
+    latent = scene.add("ProbeLatent", channels=4, frames=4, height=6, width=8)[0]
+    scene.graph.nodes[probe.name]["inputs"]["latent"] = latent
+    full, partly, offloaded = scene.result(probe[0])
+    assert offloaded > 20
+    assert torch.equal(full, partly)
