@@ -53,11 +53,18 @@ def test_sampler_custom_equals_core(bench: Bench, model: VideoCrafter2) -> None:
 
 def test_two_subjects_equal_core(bench: Bench, model: VideoCrafter2, subjects: dict[str, Subject]) -> None:
     prompt = "a <new1> and a <new2> play"
-    applied = [AppliedSubject(subjects["first"], TwoPhase(0.4, 0.8, 2)), AppliedSubject(subjects["second"], Constant(0.5))]
+    applied = [
+        AppliedSubject(subjects["first"], TwoPhase(0.4, 0.8, 2)),
+        AppliedSubject(subjects["second"], Constant(0.5)),
+    ]
     expected = core_latent(model, applied, prompt)
     scene = bench.scene()
     both = scene.add(
-        "CustomCrafterApplySubject", model=scene.model, clip=scene.clip, subject=scene.load_subject("second"), strength=0.5
+        "CustomCrafterApplySubject",
+        model=scene.model,
+        clip=scene.clip,
+        subject=scene.load_subject("second"),
+        strength=0.5,
     )
     scene.model, scene.clip = both[0], both[1]
     scene.encode(prompt)
@@ -119,9 +126,7 @@ def test_host_samples_images_as_batch_as_the_same_video(bench: Bench) -> None:
     scene = bench.scene()
     start = scene.add("ProbeLatent", channels=4, frames=4, height=6, width=8)
     model = scene.dynamic_weights(first_step=2)
-    video, images = (
-        scene.advanced_sampler(2, STEPS, latent_image=start[form], model=model)[0] for form in (0, 1)
-    )
+    video, images = (scene.advanced_sampler(2, STEPS, latent_image=start[form], model=model)[0] for form in (0, 1))
     expected, result = scene.result(video, images)
     assert torch.equal(result, expected[0].movedim(1, 0))
 

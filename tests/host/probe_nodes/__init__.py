@@ -174,6 +174,25 @@ class ProbePartialLoad:
         return ((*results, offloaded),)
 
 
+class ProbeTensor:
+    """A tensor from the test."""
+
+    RETURN_TYPES = ("*",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"values": ("PROBE_VALUES",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, values: Any) -> bool:
+        return True
+
+    def make(self, values: Any) -> tuple[Any]:
+        return (torch.tensor(values["__value__"] if isinstance(values, dict) else values),)
+
+
 def small_sd15() -> Any:
     """A small model of the SD1.5 kind, made by the host."""
     import comfy.supported_models
@@ -216,23 +235,27 @@ class ProbeSmallModel:
         generator = torch.Generator().manual_seed(1)
         for name, value in model.diffusion_model.named_parameters():
             scale = 0.05 if value.ndim > 1 else 0.0
-            start = 1.0 if value.ndim == 1 and name.endswith("weight") or name.endswith("scale") else 0.0
+            start = 1.0 if (value.ndim == 1 and name.endswith("weight")) or name.endswith("scale") else 0.0
             value.data = torch.randn(value.shape, generator=generator) * scale + start
         lora, layers = {}, []
         for name, value in model.diffusion_model.named_parameters():
             if value.ndim == 2 and name.endswith(".weight") and ("attn" in name or "qkv" in name):
                 layers.append(name.removesuffix(".weight"))
-                lora[f"diffusion_model.{layers[-1]}.lora_A.weight"] = torch.randn(
-                    2, value.shape[1], generator=generator
-                ) * 0.3
-                lora[f"diffusion_model.{layers[-1]}.lora_B.weight"] = torch.randn(
-                    value.shape[0], 2, generator=generator
-                ) * 0.3
+                lora[f"diffusion_model.{layers[-1]}.lora_A.weight"] = (
+                    torch.randn(2, value.shape[1], generator=generator) * 0.3
+                )
+                lora[f"diffusion_model.{layers[-1]}.lora_B.weight"] = (
+                    torch.randn(value.shape[0], 2, generator=generator) * 0.3
+                )
         layer = f"diffusion_model.{layers[0]}"
         change = lora[f"{layer}.lora_B.weight"] @ lora[f"{layer}.lora_A.weight"]
-        text = [[torch.randn(1, 7, 32, generator=generator), {"pooled_output": torch.randn(1, 32, generator=generator)}]]
+        text = [
+            [torch.randn(1, 7, 32, generator=generator), {"pooled_output": torch.randn(1, 32, generator=generator)}]
+        ]
         latent = {"samples": torch.zeros(1, config.latent_format.latent_channels, 8, 8)}
-        patcher = comfy.model_patcher.ModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+        patcher = comfy.model_patcher.ModelPatcher(
+            model, load_device=torch.device("cpu"), offload_device=torch.device("cpu")
+        )
         return patcher, text, latent, lora, change, layer
 
 
@@ -263,5 +286,15 @@ class ProbeControl:
         return ([[text, {**more, "control": Still(), "control_apply_to_uncond": True}] for text, more in positive],)
 
 
-PROBES = [ProbeSave, ProbeFault, ProbeStrength, ProbeFresh, ProbeLatent, ProbePartialLoad, ProbeSmallModel, ProbeControl]
+PROBES = [
+    ProbeSave,
+    ProbeTensor,
+    ProbeFault,
+    ProbeStrength,
+    ProbeFresh,
+    ProbeLatent,
+    ProbePartialLoad,
+    ProbeSmallModel,
+    ProbeControl,
+]
 NODE_CLASS_MAPPINGS = {probe.__name__: probe for probe in PROBES}

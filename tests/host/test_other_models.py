@@ -1,0 +1,86 @@
+"""Dynamic LoRA strength on models of the host's own: a UNet of the SD1.5 kind and a transformer of the Flux kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from bench import Bench, Scene, distance
+from graphs import Graph, Node
+
+STEPS = 5
+
+
+class Small(Scene):
+    """A graph around a small model of the host's."""
+
+    def __init__(self, bench: Bench, kind: str) -> None:
+        self.host, self.graph = bench.host, Graph()
+        self.made = self.add("ProbeSmallModel", kind=kind)
+        self.model, self.positive, self.latent, self.loaded_lora = (self.made[i] for i in range(4))
+        self.negative, self.subject = self.positive, None
+
+    def sample(self, model: list[Any], sampler: str = "euler", **more: Any) -> Node:
+        """The host's KSampler."""
+        return self.host_sampler(sampler, model=model, scheduler="simple", cfg=1.0, steps=STEPS, **more)
+
+    def dynamic(self, lambda_s: float, lambda_l: float, k: int, model: list[Any] | None = None) -> list[Any]:
+        """The model behind Dynamic LoRA Weights."""
+        return self.add(
+            "CustomCrafterDynamicLoRAWeights", model=model or self.model, lora="none", lora_model=self.loaded_lora,
+            lambda_s=lambda_s, lambda_l=lambda_l, k=k,
+        )[0]  # fmt: skip
+
+    def plain(self, strength: float) -> list[Any]:
+        """The model behind the host's loader."""
+        return self.add(
+            "LoraModelLoader", model=self.model, lora=self.loaded_lora, strength_model=strength, bypass=False
+        )[0]
+
+
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+def test_equal_strengths_are_the_hosts_loader(bench: Bench, kind: str) -> None:
+    scene = Small(bench, kind)
+    base, ours, theirs, zero = scene.result(
+        scene.sample(scene.model)[0],
+        scene.sample(scene.dynamic(0.5, 0.5, 2))[0],
+        scene.sample(scene.plain(0.5))[0],
+        scene.sample(scene.dynamic(0.0, 0.0, 2))[0],
+    )
+    assert distance(ours, theirs) < 1e-6
+    assert distance(ours, base) > 1e-3
+    assert torch.equal(zero, base)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+def test_first_and_last_steps_only(bench: Bench, kind: str) -> None:
+    """Strong, then off: as two KSampler Advanced, one with the LoRA and one without."""
+    scene = Small(bench, kind)
+
+    def part(start: int, end: int, model: list[Any], latent: list[Any]) -> list[Any]:
+        return scene.advanced_sampler(
+            start, end, model=model, latent_image=latent, sampler_name="euler", scheduler="simple", cfg=1.0
+        )[0]
+
+    lora = scene.plain(1.0)
+    head = part(2, 5, scene.model, part(0, 2, lora, scene.latent))
+    tail = part(2, 5, lora, part(0, 2, scene.model, scene.latent))
+    ours_head, ours_tail = scene.sample(scene.dynamic(1.0, 0.0, 2))[0], scene.sample(scene.dynamic(0.0, 1.0, 2))[0]
+    head, tail, ours_head, ours_tail = scene.result(head, tail, ours_head, ours_tail)
+    assert distance(ours_head, head) < 1e-5
+    assert distance(ours_tail, tail) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
+def test_strength_at_each_step(bench: Bench, kind: str, sampler: str) -> None:
+    scene = Small(bench, kind)
+    model = scene.dynamic(0.25, 0.0, 4, model=scene.dynamic(-0.5, 0.5, 2))
+    probe = scene.add("ProbeStrength", model=model, change=scene.made[4], layer=scene.made[5], name="strengths")[0]
+    scene.keep(scene.sample(probe, sampler)[0], "latent").run()
+    seen = [round(strength, 3) for _, strength in scene.saved("strengths")]
+    steps = [-0.25, -0.25, 0.75, 0.75, 0.5]
+    # heun's second call of a step counts as the next step
+    expected = [strength for strength in steps for _ in range(2)][:-1][1:] if sampler == "heun" else steps
+    assert seen == ([steps[0], *expected] if sampler == "heun" else expected)

@@ -1,0 +1,89 @@
+"""The strength that is really in a weight when its layer runs, measured from inside the host, step by step."""
+
+from __future__ import annotations
+
+import pytest
+from bench import STEPS, Bench, Scene
+
+from customcrafter_core.subject.subject import Subject
+
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def measured(scene: Scene, subjects: dict[str, Subject], model: list, sampler, name: str = "first") -> list[float]:
+    """Strength at each call of the model, both halves of guidance being one call."""
+    layer = f"diffusion_model.{LAYER}"
+    factors = subjects[name].factors[LAYER]
+    change = scene.add("ProbeTensor", values={"__value__": (factors.up @ factors.down).tolist()})[0]
+    probe = scene.add("ProbeStrength", model=model, change=change, layer=layer, name="strengths")[0]
+    scene.keep(sampler(model=probe)[0], "latent")
+    scene.run()
+    return [round(strength, 4) for _, strength in scene.saved("strengths")]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        ("ddim", [0.4, 0.4, 0.8, 0.8, 0.8]),
+        ("euler_ancestral", [0.4, 0.4, 0.8, 0.8, 0.8]),
+        ("dpmpp_2m", [0.4, 0.4, 0.8, 0.8, 0.8]),
+        # heun calls the model twice a step, the second time at the sigma of the next one
+        ("heun", [0.4, 0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]),
+    ],
+)
+def test_strength_by_sampler(bench: Bench, subjects: dict[str, Subject], sampler: str, expected: list[float]) -> None:
+    scene = bench.scene()
+    model = scene.dynamic_weights(0.4, 0.8, 2)
+    assert measured(scene, subjects, model, lambda **more: scene.host_sampler(sampler, **more)) == expected
+
+
+def test_strength_in_advanced_sampler(bench: Bench, subjects: dict[str, Subject]) -> None:
+    scene = bench.scene()
+    model = scene.dynamic_weights(0.4, 0.8, 2)
+    assert measured(scene, subjects, model, lambda **more: scene.advanced_sampler(0, 3, **more)) == [0.4, 0.4, 0.8]
+    for start, expected in ((1, [0.4, 0.8, 0.8, 0.8]), (3, [0.8, 0.8])):
+        scene = bench.scene()
+        model = scene.dynamic_weights(0.4, 0.8, 2, first_step=start)
+        assert (
+            measured(scene, subjects, model, lambda start=start, s=scene, **m: s.advanced_sampler(start, STEPS, **m))
+            == expected
+        )
+
+
+def test_strength_in_our_sampler_is_what_it_reports(bench: Bench, subjects: dict[str, Subject]) -> None:
+    scene = bench.scene()
+    sampler = scene.dynamic_sampler(0.3, -0.5, 1)
+    assert scene.result(sampler[2]) == "[0.3, -0.5, -0.5, -0.5, -0.5]"
+    scene = bench.scene()
+    model = scene.dynamic_weights(0.3, -0.5, 1)
+    seen = measured(scene, subjects, model, lambda **more: scene.dynamic_sampler(subject=None, **more))
+    assert seen == [0.3, -0.5, -0.5, -0.5, -0.5]
+
+
+def test_curve(bench: Bench, subjects: dict[str, Subject]) -> None:
+    scene = bench.scene()
+    model = scene.dynamic_weights(curve="0:0, 0.5:1, 1:0.2")
+    assert measured(scene, subjects, model, scene.host_sampler) == [0.0, 0.5, 1.0, 0.6, 0.2]
+
+
+def test_curve_of_the_host(bench: Bench, subjects: dict[str, Subject]) -> None:
+    if "CurveEditor" not in bench.host.get("/object_info"):
+        pytest.skip("this host has no curves")
+    scene = bench.scene()
+    curve = scene.add("CurveEditor", curve={"points": [[0, 0], [1, 1]], "interpolation": "linear"})[0]
+    model = scene.dynamic_weights(curve=curve)
+    assert measured(scene, subjects, model, scene.host_sampler) == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_count_is_on_the_real_list(bench: Bench) -> None:
+    scene = bench.scene()
+    assert scene.result(scene.dynamic_sampler(0.1, 0.2, 3, steps=6)[2]) == "[0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2]"
+
+
+def test_loras_in_a_chain(bench: Bench, subjects: dict[str, Subject]) -> None:
+    scene = bench.scene()
+    lora = "first.safetensors"
+    for strengths in ((0.1, 0.2, 1), (0.0, 0.5, 3), (-0.3, 0.0, 2)):
+        values = dict(zip(("lambda_s", "lambda_l", "k"), strengths, strict=True))
+        scene.model = scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, lora=lora, **values)[0]
+    assert measured(scene, subjects, scene.model, scene.host_sampler) == [-0.2, -0.1, 0.2, 0.7, 0.7]

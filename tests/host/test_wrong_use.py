@@ -1,0 +1,175 @@
+"""Wrong use ends in one sentence in the node's error box: what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import host_models
+import pytest
+import small_subjects
+import torch
+from bench import Bench, Scene
+from running_host import PromptFailed
+from safetensors.torch import load_file, save_file
+
+from customcrafter_core.base_model.loading import load_videocrafter2
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.subject.file import save_subject
+
+
+def refused(scene: Scene) -> str:
+    """The message of the run's error."""
+    with pytest.raises(PromptFailed) as caught:
+        scene.run()
+    message = caught.value.message
+    assert caught.value.kind.endswith("InputError"), caught.value
+    assert message.startswith("Expected ") and "; found " in message
+    return message
+
+
+def models(bench: Bench) -> Path:
+    """The host's models folder."""
+    return bench.host.base / "models"
+
+
+def test_image_model_in_our_loader(bench: Bench) -> None:
+    weights = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 4, 3, 3)}
+    save_file(weights, models(bench) / "checkpoints" / "sd15.safetensors")
+    scene = bench.scene(subject=None)
+    scene.graph.nodes["1"]["inputs"]["checkpoint"] = "sd15.safetensors"
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "an image model" in refused(scene)
+
+
+def test_subject_of_another_base(bench: Bench, tmp_path: Path) -> None:
+    other = load_videocrafter2(host_models.write_model(tmp_path / "other.safetensors", seed=9))
+    save_subject(small_subjects.random_subject(other), models(bench) / "loras" / "other.safetensors")
+    scene = bench.scene(subject="other")
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "trained on this base model" in refused(scene)
+    allowed = bench.scene(subject="other")
+    allowed.result(allowed.dynamic_sampler(any_base=True)[0])
+
+
+def test_lora_that_fits_nothing(bench: Bench) -> None:
+    save_file({"lora_unet_nowhere.lora_up.weight": torch.zeros(2, 2)}, models(bench) / "loras" / "nowhere.safetensors")
+    scene = bench.scene()
+    scene.model = scene.add(
+        "CustomCrafterDynamicLoRAWeights",
+        model=scene.model,
+        lora="nowhere.safetensors",
+        lambda_s=0.4,
+        lambda_l=0.8,
+        k=5,
+    )[0]
+    scene.keep(scene.dynamic_sampler()[0])
+    message = refused(scene)
+    assert "none fits" in message and "nowhere.safetensors" in message
+
+
+def test_no_lora_at_all(bench: Bench) -> None:
+    scene = bench.scene()
+    node = scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, lora="none", lambda_s=0.4, lambda_l=0.8, k=5)
+    scene.keep(scene.host_sampler(model=node[0])[0])
+    assert "one LoRA" in refused(scene)
+
+
+def test_subject_without_token(bench: Bench) -> None:
+    loras = models(bench) / "loras"
+    from safetensors import safe_open
+
+    with safe_open(loras / "first.safetensors", "pt") as file:
+        metadata = file.metadata()
+    tensors = {name: value for name, value in load_file(loras / "first.safetensors").items() if name != "emb_params"}
+    save_file(tensors, loras / "tokenless.safetensors", metadata)
+    scene = bench.scene(subject="tokenless")
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "a learned token" in refused(scene)
+
+
+def test_plain_lora_as_subject(bench: Bench) -> None:
+    save_file({"a.lora_A.weight": torch.zeros(2, 2)}, models(bench) / "loras" / "plain.safetensors")
+    scene = bench.scene(subject="plain")
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "a subject file of this pack" in refused(scene)
+
+
+def test_prompt_without_the_token(bench: Bench) -> None:
+    scene = bench.scene(prompt="a teddy bear runs")
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "<new1> in the positive prompt" in refused(scene)
+    unknown = bench.scene()
+    unknown.clip = ["1", 1]
+    unknown.encode("a <new1> teddy bear")
+    unknown.keep(unknown.dynamic_sampler()[0])
+    assert "<new1> in the positive prompt" in refused(unknown)
+
+
+def test_latent_of_other_channels(bench: Bench) -> None:
+    scene = bench.scene()
+    latent = scene.add("ProbeLatent", channels=16, frames=4, height=6, width=8)[0]
+    scene.keep(scene.dynamic_sampler(latent_image=latent, denoise=0.5)[0])
+    assert "4 channels" in refused(scene)
+    scene = bench.scene()
+    latent = scene.add("ProbeLatent", channels=16, frames=4, height=6, width=8)[0]
+    scene.keep(scene.host_sampler(latent_image=latent, denoise=0.5)[0])
+    assert "found one of 16" in refused(scene)
+
+
+def test_unet_patch_without_effect(bench: Bench) -> None:
+    scene = bench.scene()
+    scene.model = scene.add("FreeU_V2", model=scene.model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "would have no effect" in refused(scene)
+
+
+def test_controlnet_without_effect(bench: Bench) -> None:
+    scene = bench.scene()
+    scene.positive = scene.add("ProbeControl", positive=scene.positive)[0]
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "a ControlNet" in refused(scene)
+
+
+def test_same_subject_twice(bench: Bench) -> None:
+    scene = bench.scene()
+    scene.model = scene.dynamic_weights()
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "once on a model" in refused(scene)
+
+
+def test_two_subjects_of_one_token(bench: Bench, model: VideoCrafter2) -> None:
+    twin = small_subjects.random_subject(model, seed=77)
+    save_subject(twin, models(bench) / "loras" / "twin.safetensors")
+    scene = bench.scene()
+    scene.clip = scene.add(
+        "CustomCrafterApplySubject", subject=scene.load_subject("twin"), clip=scene.clip, strength=1.0
+    )[1]
+    scene.encode("a <new1> bear")
+    scene.keep(scene.dynamic_sampler()[0])
+    assert "a token of its own" in refused(scene)
+
+
+def test_our_nodes_on_another_model(bench: Bench) -> None:
+    scene = bench.scene()
+    other = scene.add("ProbeSmallModel", kind="sd15")
+    scene.keep(scene.dynamic_sampler(model=other[0], latent_image=other[2], subject=None)[0])
+    assert "VideoCrafter2 for its own DDIM" in refused(scene)
+    scene = bench.scene()
+    other = scene.add("ProbeSmallModel", kind="sd15")
+    scene.keep(scene.dynamic_sampler(model=other[0], latent_image=other[2])[0])
+    assert "Use Dynamic LoRA Weights" in refused(scene)
+
+
+def test_curve_that_is_no_curve(bench: Bench) -> None:
+    scene = bench.scene()
+    scene.keep(scene.dynamic_sampler(curve="weak, then strong")[0])
+    assert "progress:strength" in refused(scene)
+
+
+@pytest.mark.parametrize("name", ["", "../outside", "a/b", ".hidden", "first"])
+def test_saving_under_a_bad_name(bench: Bench, name: str) -> None:
+    scene = bench.scene()
+    scene.add("CustomCrafterSaveSubject", subject=scene.subject, name=name, export=False, overwrite=False)
+    before = sorted(models(bench).rglob("*"))
+    refused(scene)
+    assert sorted(models(bench).rglob("*")) == before
