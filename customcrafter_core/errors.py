@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Bad input from the user: what was expected, what was found, what to do.
@@ -18,3 +20,12 @@ def some_names(names: list[str], limit: int = 8) -> str:
     """List names for a message: all of them up to ``limit``, then how many more there are."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def damaged_file(path: Path, detail: str) -> InputError:
+    """The error for a file whose bytes do not hang together."""
+    return InputError(
+        expected=f"all of {path.name}",
+        found=f"a damaged or truncated file ({detail})",
+        remedy="Download or copy it again.",
+    )

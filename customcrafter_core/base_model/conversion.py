@@ -92,12 +92,14 @@ def match(shapes: Shapes, networks: Networks, geometry: Geometry) -> dict[str, S
                     continue
                 left.discard(name)
                 shape = wanted.pop(ours)
+                if source.part is not None:  # a third of the file's tensor
+                    shape = (3 * shape[0], *shape[1:])
                 if not _fits(shapes[name], shape, source.part is not None):
                     mismatch.misshapen.append(f"{name} {tuple(shapes[name])} instead of {shape}")
                 sources[prefix + ours] = source
         mismatch.missing += sorted(_original_names(wanted, prefix, table))
     mismatch.unexpected += sorted(left)
-    mismatch.misshapen.sort()
+    mismatch.misshapen = sorted(set(mismatch.misshapen))  # q, k and v come from one tensor
     mismatch.raise_if_any()
     return sources
 
@@ -124,9 +126,9 @@ def _original_names(names: Mapping[str, object], prefix: str, table: Table) -> s
     return found
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], is_third: bool) -> bool:
-    if is_third:
-        return tuple(shape) == (3 * wanted[0], *wanted[1:])
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], exactly: bool) -> bool:
+    if exactly:
+        return tuple(shape) == wanted
     # only trailing ones may differ: a 1x1 convolution against a linear layer
     longer, shorter = sorted((tuple(shape), tuple(wanted)), key=len, reverse=True)
     return longer[: len(shorter)] == shorter and set(longer[len(shorter) :]) <= {1}

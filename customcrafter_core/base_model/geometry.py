@@ -18,6 +18,10 @@ UNET_PREFIX = "model.diffusion_model."
 TEXT_PREFIX = "cond_stage_model.model."
 VAE_PREFIX = "first_stage_model."
 METADATA_KEY = "customcrafter.geometry"
+UNET_INPUT = UNET_PREFIX + "input_blocks.0.0.weight"
+UNET_CONTEXT = UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+TEXT_TOKENS = TEXT_PREFIX + "token_embedding.weight"
+VAE_LATENT = VAE_PREFIX + "post_quant_conv.weight"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -115,9 +119,11 @@ def defaults_of(metadata: Mapping[str, str]) -> Defaults:
 def _numbers(metadata: Mapping[str, str], kind: type[HiddenSizes] | type[Defaults]) -> dict[str, Any]:
     try:
         stored = json.loads(metadata.get(METADATA_KEY, "{}"))
+        if not isinstance(stored, dict):
+            raise TypeError(f"{stored!r:.60}")
         values = {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
         wrong = {name: value for name, value in values.items() if not _usable(value, is_count=name != "cfg")}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _bad_metadata(str(error)) from error
     if wrong:
         raise _bad_metadata(str(wrong))
@@ -150,7 +156,7 @@ def read_geometry(shapes: Shapes, hidden: HiddenSizes) -> Geometry:
             found=f"{_looks_like(shapes)} ({error} is absent)",
             remedy="Use VideoCrafter2's model.ckpt (text-to-video, 512, version 2).",
         ) from error
-    _check_widths(geometry)
+    _check_widths(geometry, hidden.text_head_dim)
     return geometry
 
 
@@ -178,9 +184,24 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return count
 
 
+def _size(shapes: Shapes, name: str, axis: int) -> int:
+    shape = shapes[name]
+    if axis >= len(shape) or not shape[axis]:
+        raise InputError(
+            expected=f"a weight of more than {axis} dimensions, none of them 0",
+            found=f"{name} {tuple(shape)}",
+            remedy="The file is damaged or belongs to another model; get VideoCrafter2's model.ckpt again.",
+        )
+    return shape[axis]
+
+
+def _has(shapes: Shapes, prefix: str) -> bool:
+    """Whether any weight is there: a single missing one must not look like another geometry."""
+    return any(name.startswith(prefix) for name in shapes)
+
+
 def _unet(shapes: Shapes, hidden: HiddenSizes) -> UNetGeometry:
     blocks = UNET_PREFIX + "input_blocks."
-    first = shapes[blocks + "0.0.weight"]
     for required in (
         "init_attn.0.norm.weight",
         "fps_embedding.0.weight",
@@ -190,33 +211,31 @@ def _unet(shapes: Shapes, hidden: HiddenSizes) -> UNetGeometry:
             raise KeyError(UNET_PREFIX + required)
     levels: list[list[int]] = [[]]
     for i in range(1, _count(shapes, re.escape(blocks) + r"(\d+)\.")):
-        if f"{blocks}{i}.0.op.weight" in shapes:
+        if _has(shapes, f"{blocks}{i}.0.op."):
             levels.append([])
         else:
             levels[-1].append(i)
-    channels = tuple(shapes[f"{blocks}{level[0]}.0.out_layers.3.weight"][0] for level in levels)
-    attends = tuple(f"{blocks}{level[0]}.1.norm.weight" in shapes for level in levels)
-    context = shapes[UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"]
+    channels = tuple(_size(shapes, f"{blocks}{level[0]}.0.out_layers.3.weight", 0) for level in levels)
     return UNetGeometry(
-        in_channels=first[1],
-        out_channels=shapes[UNET_PREFIX + "out.2.weight"][0],
+        in_channels=_size(shapes, UNET_INPUT, 1),
+        out_channels=_size(shapes, UNET_PREFIX + "out.2.weight", 0),
         channels=channels,
         blocks_per_level=len(levels[0]),
-        attends=attends,
-        context_dim=context[1],
+        attends=tuple(_has(shapes, f"{blocks}{level[0]}.1.") for level in levels),
+        context_dim=_size(shapes, UNET_CONTEXT, 1),
         head_dim=hidden.unet_head_dim,
         norm_groups=hidden.unet_norm_groups,
     )
 
 
 def _text(shapes: Shapes, hidden: HiddenSizes) -> TextGeometry:
-    vocab_size, width = shapes[TEXT_PREFIX + "token_embedding.weight"]
+    width = _size(shapes, TEXT_TOKENS, 1)
     resblocks = TEXT_PREFIX + "transformer.resblocks."
     return TextGeometry(
-        vocab_size=vocab_size,
-        positions=shapes[TEXT_PREFIX + "positional_embedding"][0],
+        vocab_size=_size(shapes, TEXT_TOKENS, 0),
+        positions=_size(shapes, TEXT_PREFIX + "positional_embedding", 0),
         width=width,
-        mlp_width=shapes[resblocks + "0.mlp.c_fc.weight"][0],
+        mlp_width=_size(shapes, resblocks + "0.mlp.c_fc.weight", 0),
         layers=_count(shapes, re.escape(resblocks) + r"(\d+)\.") - 1,
         heads=max(width // hidden.text_head_dim, 1),
     )
@@ -226,27 +245,34 @@ def _vae(shapes: Shapes, hidden: HiddenSizes) -> VAEGeometry:
     down = VAE_PREFIX + "encoder.down."
     levels = _count(shapes, re.escape(down) + r"(\d+)\.")
     return VAEGeometry(
-        image_channels=shapes[VAE_PREFIX + "encoder.conv_in.weight"][1],
-        latent_channels=shapes[VAE_PREFIX + "post_quant_conv.weight"][0],
-        channels=tuple(shapes[f"{down}{i}.block.0.conv1.weight"][0] for i in range(levels)),
+        image_channels=_size(shapes, VAE_PREFIX + "encoder.conv_in.weight", 1),
+        latent_channels=_size(shapes, VAE_LATENT, 0),
+        channels=tuple(_size(shapes, f"{down}{i}.block.0.conv1.weight", 0) for i in range(levels)),
         blocks_per_level=_count(shapes, re.escape(down) + r"0\.block\.(\d+)\."),
         norm_groups=hidden.vae_norm_groups,
     )
 
 
-def _check_widths(geometry: Geometry) -> None:
+def _check_widths(geometry: Geometry, text_head_dim: int) -> None:
     unet, text, vae = geometry.unet, geometry.text, geometry.vae
-    problems = [f"UNet channels {c} over head width {unet.head_dim}" for c in unet.channels if c % unet.head_dim]
-    problems += [f"UNet channels {c} over {unet.norm_groups} groups" for c in unet.channels if c % unet.norm_groups]
-    problems += [f"VAE channels {c} over {vae.norm_groups} groups" for c in vae.channels if c % vae.norm_groups]
-    if text.width % text.heads:
-        problems.append(f"text width {text.width} over {text.heads} heads")
+    problems = []
+    for level, c in enumerate(unet.channels):
+        first = f"{UNET_PREFIX}input_blocks.{1 + level * (unet.blocks_per_level + 1)}.0.out_layers.3.weight"
+        problems += [f"{c} channels in {first} over head width {unet.head_dim}"] if c % unet.head_dim else []
+        problems += [f"{c} channels in {first} over {unet.norm_groups} groups"] if c % unet.norm_groups else []
+    for level, c in enumerate(vae.channels):
+        first = f"{VAE_PREFIX}encoder.down.{level}.block.0.conv1.weight"
+        problems += [f"{c} channels in {first} over {vae.norm_groups} groups"] if c % vae.norm_groups else []
+    if text.width % text_head_dim:
+        problems.append(f"width {text.width} in {TEXT_TOKENS} over head width {text_head_dim}")
     if text.layers < 1:
         problems.append("a text encoder of fewer than two layers")
     if unet.context_dim != text.width:
-        problems.append(f"UNet context {unet.context_dim} against text width {text.width}")
+        problems.append(f"context {unet.context_dim} in {UNET_CONTEXT} against width {text.width} in {TEXT_TOKENS}")
     if unet.in_channels != vae.latent_channels:
-        problems.append(f"UNet input of {unet.in_channels} channels against {vae.latent_channels} latent channels")
+        problems.append(
+            f"{unet.in_channels} channels in {UNET_INPUT} against {vae.latent_channels} latent ones in {VAE_LATENT}"
+        )
     if problems:
         raise InputError(
             expected="widths that divide and fit each other",

@@ -43,6 +43,7 @@ def load_videocrafter2(
         InputError: not such a checkpoint; every weight that does not fit is named.
     """
     with open_tensor_file(path) as file:
+        defaults = defaults_of(file.metadata)
         networks, geometry, sources = plan(file, hidden)
         total, done = len(sources), 0
 
@@ -63,7 +64,7 @@ def load_videocrafter2(
         vae=networks.vae,
         geometry=geometry,
         hidden=hidden or hidden_sizes_of(file.metadata),
-        defaults=defaults_of(file.metadata),
+        defaults=defaults,
         schedule=NoiseSchedule.videocrafter2(),
         fingerprint=fingerprint(networks.unet),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +18,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import InputError
+from ..errors import InputError, damaged_file, some_names
+from .torch_checkpoint import PICKLE_MAGIC, ZIP_MAGIC, data_start, is_zip, read_outline, read_whole
 
-ZIP_MAGIC = b"PK\x03\x04"
-PICKLE_MAGIC = b"\x80"
-# What Lightning stores beside the weights. The names stand in the pickle; they are replaced by an inert class and
-# nothing of them is imported or called.
-LIGHTNING_ROOTS = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
-LIGHTNING_NAMES = {
-    "collections.defaultdict", "typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.float",
-    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "pathlib.PosixPath",
-    "pathlib.WindowsPath",
-}  # fmt: skip
 SAFETENSORS_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -64,11 +54,6 @@ class TensorFile:
         self.metadata = metadata
         self._file = path.open("rb")
         self._map: mmap.mmap | None = None
-        size = path.stat().st_size
-        beyond = [name for name, info in tensors.items() if info.offset + info.span > size]
-        if beyond:
-            self._file.close()
-            raise _truncated(path, f"{len(beyond)} tensors reach beyond its end of {size:,} bytes")
 
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor into memory of its own."""
@@ -76,7 +61,7 @@ class TensorFile:
         buffer = torch.empty(info.span, dtype=torch.uint8)
         self._file.seek(info.offset)
         if self._file.readinto(buffer.numpy()) != info.span:
-            raise _truncated(self.path, f"{name} ends early")
+            raise damaged_file(self.path, f"{name} ends early")
         return torch.as_strided(buffer.view(info.dtype), info.shape, info.stride)
 
     def map(self, name: str) -> torch.Tensor:
@@ -110,11 +95,13 @@ def open_tensor_file(path: str | Path) -> TensorFile:
         InputError: no such file, not such a file, truncated, or a pickle that asks for code to be run.
     """
     path = Path(path)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no file"
-        raise InputError(expected="a model file", found=f"{found} at {path}", remedy="Check the path.")
-    with path.open("rb") as file:
-        head = file.read(16)
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except (OSError, ValueError) as error:
+        kinds = {FileNotFoundError: "no file", IsADirectoryError: "a folder"}
+        found = next((text for kind, text in kinds.items() if isinstance(error, kind)), str(error))
+        raise InputError(expected="a model file", found=f"{found} at {path}", remedy="Check the path.") from error
     if head.startswith(ZIP_MAGIC) or head.startswith(PICKLE_MAGIC):
         return _open_torch(path)
     if len(head) >= 9 and head[8:9] == b"{":
@@ -126,20 +113,12 @@ def open_tensor_file(path: str | Path) -> TensorFile:
     )
 
 
-def _truncated(path: Path, detail: str) -> InputError:
-    return InputError(
-        expected=f"all of {path.name}",
-        found=f"a damaged or truncated file ({detail})",
-        remedy="Download or copy it again.",
-    )
-
-
 def _open_safetensors(path: Path) -> TensorFile:
     try:
         with safe_open(path, framework="pt") as checked:  # the library validates header, sizes and overlaps
             metadata = dict(checked.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise _truncated(path, str(error)) from error
+        raise damaged_file(path, str(error)) from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -156,56 +135,31 @@ def _open_safetensors(path: Path) -> TensorFile:
         stride = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
         dtype = SAFETENSORS_DTYPES[entry["dtype"]]
         tensors[name] = TensorInfo(dtype, shape, stride, 8 + length + entry["data_offsets"][0])
-    return TensorFile(path, tensors, metadata)
-
-
-class _Inert:
-    """Stands for an object of Lightning or OmegaConf; takes any arguments and does nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _inert_lightning_globals(path: Path) -> list[Any]:
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    refused = [name for name in names if name not in LIGHTNING_NAMES and not name.startswith(LIGHTNING_ROOTS)]
-    if refused:
-        raise InputError(
-            expected="a checkpoint that holds only tensors and plain values",
-            found=f"{path.name}, which asks to run {', '.join(sorted(refused))}",
-            remedy="It was not run. Do not use this file; get the checkpoint from its original page.",
-        )
-    return [(_Inert, name) for name in names]
-
-
-def _load_torch(path: Path, **options: Any) -> Any:
-    try:
-        stubs = _inert_lightning_globals(path) if zip_container(path) else []
-        with torch.serialization.safe_globals(stubs):
-            return torch.load(path, weights_only=True, **options)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            expected="a checkpoint that holds only tensors and plain values",
-            found=f"{path.name}, refused by torch's safe reader: {str(error).splitlines()[0]}",
-            remedy="It was not run. Use the .safetensors file of the model or get it from its original page.",
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, IndexError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _truncated(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-
-
-def zip_container(path: Path) -> bool:
-    """Whether the file is a zip archive, torch's format since 1.6."""
-    with path.open("rb") as file:
-        return file.read(4) == ZIP_MAGIC
+    return _complete(path, tensors, metadata)
 
 
 def _open_torch(path: Path) -> TensorFile:
-    content = _load_torch(path, map_location="meta", mmap=zip_container(path))
+    content = read_outline(path) if is_zip(path) else read_whole(path)
+    named = _named_tensors(path, content)
+    tensors = {}
+    for name, value in named.items():
+        start = data_start(value)
+        if start is None:
+            return _MemoryTensorFile(path, _named_tensors(path, read_whole(path)) if is_zip(path) else named)
+        offset = start + int(value.storage_offset()) * value.dtype.itemsize
+        tensors[name] = TensorInfo(value.dtype, tuple(value.shape), value.stride(), offset)
+    return _complete(path, tensors, {})
+
+
+def _complete(path: Path, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> TensorFile:
+    size = path.stat().st_size
+    beyond = [name for name, info in tensors.items() if info.offset + info.span > size]
+    if beyond:
+        raise damaged_file(path, f"{len(beyond)} tensors reach beyond its end of {size:,} bytes")
+    return TensorFile(path, tensors, metadata)
+
+
+def _named_tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(
@@ -214,23 +168,20 @@ def _open_torch(path: Path) -> TensorFile:
             remedy="Use the model's checkpoint file.",
         )
     named = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    tensors = {}
-    for name, value in named.items():
-        start = getattr(value.untyped_storage(), "_checkpoint_offset", None)
-        if start is None:
-            return _MemoryTensorFile(path, _load_torch(path, map_location="cpu"))
-        offset = start + int(value.storage_offset()) * value.dtype.itemsize
-        tensors[name] = TensorInfo(value.dtype, tuple(value.shape), value.stride(), offset)
-    return TensorFile(path, tensors, {})
+    sparse = [name for name, value in named.items() if value.layout is not torch.strided]
+    if sparse:
+        raise InputError(
+            expected="dense weights", found=f"sparse ones: {some_names(sparse)}", remedy="Use the original file."
+        )
+    return named
 
 
 class _MemoryTensorFile(TensorFile):
-    """A checkpoint whose format (before torch 1.6) can only be read whole."""
+    """A checkpoint that can only be read whole: of torch before 1.6, or packed again by another program."""
 
-    def __init__(self, path: Path, content: Any) -> None:
-        state = content.get("state_dict", content)
-        self._values = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-        infos = {name: TensorInfo(v.dtype, tuple(v.shape), v.stride(), 0) for name, v in self._values.items()}
+    def __init__(self, path: Path, values: dict[str, torch.Tensor]) -> None:
+        self._values = values
+        infos = {name: TensorInfo(v.dtype, tuple(v.shape), v.stride(), 0) for name, v in values.items()}
         super().__init__(path, infos, {})
 
     def read(self, name: str) -> torch.Tensor:
