@@ -47,6 +47,8 @@ class SheetRow:
 
     label: str
     frames: Frames
+    unit: str = "frame"
+    """What a column is called above it."""
 
 
 def write_sheet(path: str | Path, rows: Sequence[SheetRow], *, title: str = "", columns: int = COLUMNS) -> Path:
@@ -93,11 +95,11 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", columns: int = C
     draw = ImageDraw.Draw(sheet)
     draw.multiline_text((GAP, GAP), heading, fill=INK, font=font)
     y = top
-    for strip, label, height in zip(strips, labels, heights, strict=True):
+    for row, strip, label, height in zip(rows, strips, labels, heights, strict=True):
         x = left
         draw.multiline_text((GAP, y + line), label, fill=INK, font=font)
         for index, image in strip:
-            draw.text((x, y), f"frame {index + 1}", fill=FAINT, font=small)
+            draw.text((x, y), f"{row.unit} {index + 1}", fill=FAINT, font=small)
             sheet.paste(image, (x, y + line))
             x += image.width + GAP
         y += height

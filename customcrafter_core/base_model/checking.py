@@ -1,0 +1,74 @@
+"""Read all of a checkpoint without building the model: does it fit, and is every weight finite?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .conversion import parts_of
+from .fingerprint import SAMPLED, fingerprint
+from .geometry import UNET_PREFIX, Defaults, Geometry, HiddenSizes, defaults_of, hidden_sizes_of
+from .loading import plan, read_weight
+from .tensor_file import TensorFile
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a usable checkpoint holds."""
+
+    geometry: Geometry
+    hidden: HiddenSizes
+    defaults: Defaults
+    parameters: tuple[int, int, int]
+    """Of UNet, text encoder and autoencoder."""
+    dtypes: tuple[torch.dtype, ...]
+    """Of the weights that are used."""
+    tensors: int
+    fingerprint: str
+
+
+def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | None = None) -> CheckpointFacts:
+    """Match a checkpoint as strictly as loading does and read every tensor in it, one at a time.
+
+    Args:
+        file: an open checkpoint.
+        on_tensor: called with (tensors read, tensors in all).
+
+    Raises:
+        InputError: not a VideoCrafter2 checkpoint, a weight that does not fit, NaN or infinity.
+    """
+    networks, geometry, sources = plan(file)
+    for done, name in enumerate(file.tensors):
+        check_tensor(file, name)
+        if on_tensor is not None:
+            on_tensor(done + 1, len(file.tensors))
+    for name in SAMPLED:
+        source, old = sources[UNET_PREFIX + name], networks.unet.get_parameter(name)
+        owner, _, leaf = name.rpartition(".")
+        value = torch.nn.Parameter(source.take(file.map(source.name), tuple(old.shape)), requires_grad=False)
+        setattr(networks.unet.get_submodule(owner), leaf, value)
+    counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in parts_of(networks, geometry)]
+    return CheckpointFacts(
+        geometry=geometry,
+        hidden=hidden_sizes_of(file.metadata),
+        defaults=defaults_of(file.metadata),
+        parameters=(counts[0], counts[1], counts[2]),
+        dtypes=tuple(sorted({file.tensors[source.name].dtype for source in sources.values()}, key=str)),
+        tensors=len(file.tensors),
+        fingerprint=fingerprint(networks.unet),
+    )
+
+
+def check_tensor(file: TensorFile, name: str) -> None:
+    """Read one tensor and look at every number in it.
+
+    Raises:
+        InputError: NaN or infinity.
+    """
+    stored = file.tensors[name].dtype
+    if stored.is_floating_point:
+        read_weight(file, name, stored, "cpu")
+    else:
+        file.read(name)

@@ -1,0 +1,182 @@
+"""``demo``: learn a subject on the small demo world and see it move; or train the demo's base model."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import check_folder, kind_of_value
+from .terminal import Parser, Progress
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..demo.run import DemoVideo
+    from ..generation import SampledStep
+    from ..subject.subject import Subject
+
+USAGE = "[run | train-base] [options]"
+SUMMARY = "learn a subject on a small demo world and see it move (two minutes on two cores)"
+DESCRIPTION = """\
+Learn a subject on a small demo world and make one prompt in several ways from the same noise:
+the base model, the subject at constant strength, the subject at dynamic strength."""
+EXAMPLES = """\
+examples:
+  python -m customcrafter_core demo
+  python -m customcrafter_core demo run --seed 3 --motion left --out output/demo-left
+  python -m customcrafter_core demo train-base work/    (hours: the shipped base model, from nothing)"""
+SHEET = "demo.png"
+RUN, TRAIN_BASE = "run", "train-base"
+TRAINING_OPTIONS = {
+    "workers": "single-thread processes, one per core; 1 with a GPU",
+    "codec_steps": "optimiser steps of the autoencoder",
+    "clips": "how many training clips are drawn",
+    "steps": "optimiser steps of the UNet",
+    "batch": "clips per worker and step",
+    "seed": "of everything random",
+    "device": "cpu or cuda",
+}
+
+
+def with_subcommand(arguments: list[str]) -> list[str]:
+    """Put ``run`` behind a ``demo`` that stands without a subcommand."""
+    if arguments[:1] == ["demo"] and (len(arguments) == 1 or arguments[1] not in (RUN, TRAIN_BASE, "-h", "--help")):
+        return ["demo", RUN, *arguments[1:]]
+    return arguments
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands and their options."""
+    commands = parser.add_subparsers(metavar="run | train-base", required=True, parser_class=Parser)
+    _add_run(commands.add_parser(RUN, help=SUMMARY, description=DESCRIPTION, epilog=EXAMPLES))
+    _add_train_base(commands.add_parser(TRAIN_BASE, help="train the demo's base model from nothing"))
+
+
+def _add_function_option(
+    parser: argparse.ArgumentParser, function: Callable[..., Any], name: str, meaning: str, **more: Any
+) -> None:
+    """Add the option for a parameter of a function, with that parameter's default and type."""
+    default = inspect.signature(function).parameters[name].default
+    parser.add_argument(
+        f"--{name.replace('_', '-')}", type=kind_of_value(name, default), default=default, help=f"{meaning} (default: {default})",
+        **({"metavar": "N" if isinstance(default, int) else "NAME"} | more),
+    )  # fmt: skip
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    from ..demo import world
+    from ..demo.run import make_demo_videos
+
+    parser.set_defaults(run=run)
+    _add_function_option(parser, make_demo_videos, "motion", "how it moves", choices=list(world.MOTIONS))
+    _add_function_option(parser, make_demo_videos, "background", "on what", choices=list(world.BACKGROUNDS))
+    _add_function_option(parser, make_demo_videos, "seed", "of training and noise")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("output/demo"),
+        metavar="FOLDER",
+        help="where everything goes (default: output/demo)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Learn the demo's subject, make the videos and write everything."""
+    from ..demo.run import demo_photos, learn_demo_subject, load_demo_base, make_demo_videos
+
+    check_folder(options.out)
+    started = time.monotonic()
+    model = load_demo_base()
+    with Progress("Learning the subject") as bar:
+        subject = learn_demo_subject(
+            model,
+            seed=options.seed,
+            on_step=lambda step: bar.show(step.step + 1, step.steps, f"loss {step.loss:.3f}"),
+        )
+    with _BarForEachVideo() as bars:
+        videos = make_demo_videos(model, subject, options.motion, options.background, options.seed, on_step=bars.show)
+    for path in write_demo(options.out, [photo.image for photo in demo_photos()], subject, videos):
+        print(path)
+    print(f"Done in {time.monotonic() - started:.0f} s; look at {options.out / SHEET} first.")
+
+
+class _BarForEachVideo(ExitStack):
+    """Starts a new progress bar with the first step of each video."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+        self._bar: Progress | None = None
+
+    def show(self, step: SampledStep) -> None:
+        """Show a step of the current video."""
+        if self._bar is None or step.step == 0:
+            self.close()
+            self._count += 1
+            self._bar = self.enter_context(Progress(f"Making video {self._count}"))
+        note = " ".join(f"{strength:.2f}" for strength in step.strengths)
+        self._bar.show(step.step + 1, step.steps, f"strength {note}" if note else "")
+
+
+def write_demo(folder: Path, photos: Sequence[Image], subject: Subject, videos: Sequence[DemoVideo]) -> list[Path]:
+    """Write the videos, a contact sheet of photos and videos, the subject, and a JSON with all strengths.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    import numpy as np
+
+    from ..output.files import write_json
+    from ..output.sheet import SheetRow, write_sheet
+    from ..output.video import write_video
+    from ..subject.file import save_subject
+
+    names = [f"{i + 1}-{video.label.split()[0]}.mp4" for i, video in enumerate(videos)]
+    pictures = np.stack([np.asarray(photo, dtype=np.float32) / 255 for photo in photos])
+    rows = [SheetRow("photos it was learned from", pictures, unit="photo")]
+    rows += [SheetRow(video.label, video.frames) for video in videos]
+    record = {
+        name: {
+            "label": video.label,
+            **asdict(video.generation.settings),
+            "timesteps": video.generation.timesteps,
+            "strengths": video.generation.strengths,
+        }
+        for name, video in zip(names, videos, strict=True)
+    }
+    return [
+        write_sheet(folder / SHEET, rows, title=videos[-1].prompt),
+        *(
+            write_video(folder / name, v.frames, v.generation.settings.fps)
+            for name, v in zip(names, videos, strict=True)
+        ),
+        save_subject(subject, folder / "subject.safetensors"),
+        write_json(folder / "demo.json", record),
+    ]
+
+
+def _add_train_base(parser: argparse.ArgumentParser) -> None:
+    from ..demo.train_base import train_base
+
+    parser.set_defaults(run=train)
+    parser.add_argument("work_dir", metavar="FOLDER", type=Path, help="for states and the log; an earlier run goes on")
+    for name, meaning in TRAINING_OPTIONS.items():
+        _add_function_option(parser, train_base, name, meaning)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the checkpoint (default: base.safetensors in FOLDER)")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the demo's base model and write its checkpoint."""
+    from ..demo.export import write_base
+    from ..demo.train_base import train_base
+
+    settings = {name: getattr(options, name) for name in TRAINING_OPTIONS}
+    train_base(options.work_dir, **settings, report=partial(print, flush=True))
+    print(write_base(options.work_dir, options.out or options.work_dir / "base.safetensors"))

@@ -1,0 +1,208 @@
+"""``inspect``: what a file holds, and whether this pack can use it, after reading all of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .options import base_path
+from .terminal import Progress
+
+if TYPE_CHECKING:
+    from ..base_model.model import VideoCrafter2
+    from ..base_model.tensor_file import TensorFile
+    from ..subject.subject import LoRAFactors, Subject
+
+USAGE = "FILE [--base FILE]"
+SUMMARY = "tell what a checkpoint, subject or LoRA file holds"
+DESCRIPTION = """\
+Read all of a file and tell what it holds: a base checkpoint, a learned subject, or a LoRA of
+another program. The exit code is 0 only if this pack can use it, else 2 after one sentence."""
+EXAMPLES = """\
+examples:
+  python -m customcrafter_core inspect model.ckpt
+  does the subject belong to this base model?
+  python -m customcrafter_core inspect teddy.safetensors --base model.ckpt"""
+
+# For LoRA files without a base model beside them; everywhere else sizes are read from the base model.
+VIDEOCRAFTER2_UNET: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "channels": (320, 640, 1280, 1280),
+    "blocks_per_level": 2,
+    "attends": (True, True, True, False),
+    "context_dim": 1024,
+    "head_dim": 64,
+    "norm_groups": 32,
+}
+
+Facts = Iterator[tuple[str, str]]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.set_defaults(run=run)
+    parser.add_argument("file", metavar="FILE", help="a .safetensors file or a torch checkpoint")
+    parser.add_argument("--base", metavar="FILE", help="also check that a subject or LoRA fits this base model")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the facts as a table."""
+    from ..base_model.tensor_file import open_tensor_file
+    from .file_kind import FileKind, kind_of
+
+    path = Path(options.file)
+    with open_tensor_file(path) as file:
+        kind = kind_of(file)
+        if kind is FileKind.SUBJECT:
+            facts = list(_subject_facts(path, options.base))
+        elif kind is FileKind.LORA:
+            facts = list(_lora_facts(file, options.base))
+        elif options.base is not None:
+            raise InputError(
+                expected="a subject or a LoRA with --base", found=f"neither in {path.name}", remedy="Leave --base away."
+            )
+        else:
+            facts = list(_base_facts(file))
+    for name, value in [("file", f"{path} ({_size(path.stat().st_size)})"), *facts]:
+        print(f"{name:<16}{value}")
+
+
+def _base_facts(file: TensorFile) -> Facts:
+    from ..base_model.checking import check_checkpoint
+
+    with Progress(f"Reading {file.path.name}", brief=True) as bar:
+        facts = check_checkpoint(file, bar.show)
+    unet, text, vae = facts.geometry.unet, facts.geometry.text, facts.geometry.vae
+    attends = ", ".join(str(level + 1) for level, attends in enumerate(unet.attends) if attends)
+    yield "kind", "VideoCrafter2 base model"
+    yield "parameters", f"{sum(facts.parameters):,} in {', '.join(_name(dtype) for dtype in facts.dtypes)}"
+    yield (
+        "UNet",
+        f"{facts.parameters[0]:,} parameters; channels {_dashed(unet.channels)}, {unet.blocks_per_level} blocks a level,"
+        f" attention on levels {attends} with heads {unet.head_dim} wide, text width {unet.context_dim}",
+    )
+    yield (
+        "text encoder",
+        f"{facts.parameters[1]:,} parameters; {text.layers} layers of width {text.width}, {text.heads} heads",
+    )
+    yield (
+        "autoencoder",
+        f"{facts.parameters[2]:,} parameters; channels {_dashed(vae.channels)}, {vae.latent_channels} latent channels,"
+        f" {facts.geometry.pixels_per_latent} pixels per latent",
+    )
+    made = facts.defaults
+    yield "made for", f"{made.width}x{made.height} pixels, {made.frames} frames, {made.fps} frames per second"
+    yield "fingerprint", _fingerprint(facts.fingerprint)
+    yield "usable", f"yes; all {facts.tensors:,} tensors were read, everything fits and is finite"
+
+
+def _subject_facts(path: Path, base: str | None) -> Facts:
+    from ..subject.file import load_subject
+
+    subject = load_subject(path)
+    weights = subject.recommended
+    yield "kind", "learned subject"
+    yield "trigger", subject.trigger
+    yield "class word", subject.class_word or "none"
+    yield "token", f"{subject.placeholder}, {len(subject.embedding)} x {subject.embedding.shape[1]}"
+    yield "LoRA", _lora(subject.factors)
+    yield "trained", f"{subject.steps:,} steps"
+    yield "base model", _fingerprint(subject.base) if subject.base else "not recorded"
+    yield "recommended", f"lambda_s {weights.lambda_s}, lambda_l {weights.lambda_l}, K {weights.k}"
+    yield "training", ", ".join(f"{name} {value}" for name, value in subject.training.items()) or "not recorded"
+    yield "usable", f"yes; {_fits(subject, base)}everything was read and is finite"
+
+
+def _lora_facts(file: TensorFile, base: str | None) -> Facts:
+    from ..base_model.checking import check_tensor
+
+    for name in file.tensors:
+        check_tensor(file, name)
+    fits = "VideoCrafter2" if base is None else base_path(base).name
+    yield "kind", "LoRA of another program"
+    yield "LoRA", _lora(_lora_of_videocrafter2(file) if base is None else _lora_of_base(file, base))
+    yield "usable", f"yes, by the command convert; it fits {fits}, everything was read and is finite"
+
+
+def _lora_of_videocrafter2(file: TensorFile) -> Mapping[str, LoRAFactors]:
+    """The factors, held against the full-size network without any weights."""
+    import torch
+
+    from ..base_model.geometry import UNetGeometry
+    from ..base_model.key_tables import unet_table
+    from ..base_model.networks import build_unet
+    from ..subject.formats import read_factors
+    from ..subject.targets import lora_targets
+
+    geometry = UNetGeometry(**VIDEOCRAFTER2_UNET)
+    with torch.device("meta"):
+        targets = lora_targets(build_unet(geometry))
+    factors = read_factors(file, targets, unet_table(geometry))
+    for name, pair in factors.items():
+        found, width = (pair.up.shape[0], pair.down.shape[-1]), tuple(targets[name].weight.shape)
+        if found != width:
+            raise InputError(
+                expected="LoRA factors as wide as VideoCrafter2's layers",
+                found=f"{name} {found[0]}x{found[1]} instead of {width[0]}x{width[1]}",
+                remedy="If it is for another base model, name that with --base.",
+            )
+    return factors
+
+
+def _lora_of_base(file: TensorFile, base: str) -> Mapping[str, LoRAFactors]:
+    from ..subject.formats import import_lora
+
+    return import_lora(file.path, _load(base), class_word="subject").factors
+
+
+def _fits(subject: Subject, base: str | None) -> str:
+    """Check the subject against a base model, if one is given, and say so."""
+    from ..subject.subject import check_fits
+
+    if base is None:
+        return ""
+    check_fits(subject, _load(base))
+    return f"it fits {base_path(base).name}, "
+
+
+def _load(base: str) -> VideoCrafter2:
+    from ..base_model.loading import load_videocrafter2
+
+    path = base_path(base)
+    with Progress(f"Loading {path.name}", brief=True) as bar:
+        return load_videocrafter2(path, on_tensor=bar.show)
+
+
+def _lora(factors: Mapping[str, LoRAFactors]) -> str:
+    count = sum(pair.down.numel() + pair.up.numel() for pair in factors.values())
+    return f"rank {max(pair.rank for pair in factors.values())} on {len(factors)} layers, {count:,} numbers"
+
+
+def _fingerprint(text: str) -> str:
+    """A fingerprint as a person compares it: widths and the first numbers."""
+    try:
+        content = json.loads(text)
+        return f"{content['widths']} / {' '.join(str(number) for number in content['numbers'][:4])}"
+    except (ValueError, KeyError, TypeError):
+        return text
+
+
+def _dashed(numbers: tuple[int, ...]) -> str:
+    return "-".join(str(number) for number in numbers)
+
+
+def _name(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} GB"

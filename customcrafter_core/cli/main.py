@@ -1,0 +1,106 @@
+"""Which command is meant, and how everything that goes wrong is told: one sentence, exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from ..errors import InputError
+from . import convert, demo, generate, inspect_file, train
+from .terminal import Parser, quiet_libraries, show_warnings
+
+PROGRAM = "python -m customcrafter_core"
+COMMANDS: dict[str, ModuleType] = {
+    "demo": demo,
+    "generate": generate,
+    "train": train,
+    "inspect": inspect_file,
+    "convert": convert,
+}
+DESCRIPTION = """\
+Learn a subject from a few photos and make videos of it that keep the motion of VideoCrafter2."""
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} demo
+  {PROGRAM} train photos/ --base model.ckpt --class-word "teddy bear" --out teddy.safetensors
+  {PROGRAM} generate --base model.ckpt --subject teddy.safetensors --prompt "<new1> teddy bear is running on grass"
+
+Every command explains itself: {PROGRAM} generate --help"""
+WRONG_USE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: without the program's name; by default those of the process.
+
+    Returns:
+        The exit code: 0, 2 after one sentence on stderr, or 130 after an interrupt.
+    """
+    given = demo.with_subcommand(list(sys.argv[1:] if arguments is None else arguments))
+    quiet_libraries()
+    show_warnings()
+    try:
+        options = _parser(given).parse_args(given)
+        options.run(options)
+    except SystemExit as leaving:  # argparse: --help, or an error that it has told already
+        return int(leaving.code or 0)
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it leaves
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _tell("Interrupted; no half-written file is left behind.", INTERRUPTED)
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:  # a fault of ours, not of the user: the traceback is needed
+            raise
+        return _tell(sentence, WRONG_USE)
+    return 0
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What to tell about an error that the user or the machine caused; None for any other."""
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return "Out of memory: make the video smaller or shorter, lower the batch, or use --dtype bfloat16."
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}."
+    if type(error).__name__ == "SafetensorError":  # of a library that is not imported for --help
+        return f"Could not write the file: {error}."
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # on a GPU torch has a class for it, on the CPU only this text
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; only the command that is meant gets its options, because their defaults need heavy imports."""
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
+    parsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    meant = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        described = parsers.add_parser(
+            name,
+            usage=f"{PROGRAM} {name} {command.USAGE}",
+            help=command.SUMMARY,
+            description=command.DESCRIPTION,
+            epilog=command.EXAMPLES,
+        )
+        if name == meant:
+            command.add_options(described)
+    return parser
+
+
+def _tell(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code

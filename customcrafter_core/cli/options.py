@@ -1,0 +1,190 @@
+"""Options that several commands have, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .terminal import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..base_model.model import VideoCrafter2
+
+AUTO = "auto"
+LARGEST_SEED, LARGEST_COUNT = 2**63 - 1, 2**31 - 1
+
+
+def field_of(config: type, name: str) -> Field[Any]:
+    """A field of a dataclass; commands read their defaults from there."""
+    return next(field for field in fields(config) if field.name == name)
+
+
+def add_setting(
+    parser: argparse._ActionsContainer, config: type, name: str, description: str, *, metavar: str = "N"
+) -> None:
+    """Add the option for a field of a settings dataclass, with that field's default and its type.
+
+    Args:
+        parser: gets the option, ``--max-age`` for a field ``max_age``.
+        config: the dataclass.
+        name: of the field.
+        description: what it does; the default is added unless it is 0 or empty, which stands for none.
+        metavar: what the help calls the value.
+    """
+    default = field_of(config, name).default
+    assert default is not MISSING, name
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(default, bool):
+        parser.add_argument(flag, action="store_true", default=default, help=description)
+    elif isinstance(default, Enum):
+        kinds = type(default)
+        parser.add_argument(
+            flag, type=str, choices=[kind.value for kind in kinds], default=default.value,
+            help=f"{description} (default: {default.value})",
+        )  # fmt: skip
+    else:
+        shown = f"{description} (default: {default})" if default else description
+        parser.add_argument(flag, type=kind_of_value(name, default), default=default, metavar=metavar, help=shown)
+
+
+def kind_of_value(name: str, default: Any) -> Callable[[str], Any]:
+    """The argparse type of a setting: that of its default, whole numbers no larger than torch takes."""
+    if name == "seed":
+        return partial(_whole_number, least=0, most=LARGEST_SEED)
+    return partial(_whole_number, least=-LARGEST_COUNT, most=LARGEST_COUNT) if type(default) is int else type(default)
+
+
+def _whole_number(text: str, *, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"expected {max(least, 0)} to {most}, found {number}")
+    return number
+
+
+def add_base_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--base``, ``--dtype`` and ``--device``."""
+    from ..base_model.loading import DTYPES
+
+    group = parser.add_argument_group("base model")
+    group.add_argument(
+        "--base",
+        metavar="FILE",
+        help="VideoCrafter2's model.ckpt, or the same as .safetensors (default: the small demo model of this project)",
+    )
+    group.add_argument(
+        "--dtype", choices=[AUTO, *DTYPES], default=AUTO,
+        help="of the weights (default: auto, which is float32 on the CPU and bfloat16 elsewhere)",
+    )  # fmt: skip
+    group.add_argument(
+        "--device", default=AUTO, metavar="NAME", help="cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)"
+    )
+
+
+def base_path(given: str | None) -> Path:
+    """The base checkpoint that was asked for, or the demo's."""
+    from ..demo import demo_checkpoint
+
+    return demo_checkpoint() if given is None else Path(given)
+
+
+def load_base(options: argparse.Namespace) -> VideoCrafter2:
+    """Load the base model that the options name, with a progress bar.
+
+    Raises:
+        InputError: no such checkpoint or device.
+    """
+    from ..base_model.loading import load_videocrafter2
+
+    path, device = base_path(options.base), device_of(options.device)
+    with Progress(f"Loading {path.name}", brief=True) as bar:
+        return load_videocrafter2(path, dtype=dtype_of(options.dtype, device), device=device, on_tensor=bar.show)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; ``auto`` is the first GPU, else the CPU.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    import torch
+
+    if name == AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            expected="a device of this machine", found=repr(name), remedy="Use cpu, or leave --device away."
+        ) from error
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; ``auto`` is float32 on the CPU, bfloat16 elsewhere."""
+    import torch
+
+    from ..base_model.loading import DTYPES
+
+    if name == AUTO:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return DTYPES[name]
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add ``--force``."""
+    parser.add_argument("--force", action="store_true", help="replace the output if it exists already")
+
+
+def check_target(target: Path, *, force: bool, source: Path | None = None) -> None:
+    """Refuse, before any work is done, to write where something would be lost.
+
+    Args:
+        target: the file that is going to be written.
+        force: an existing file may be replaced.
+        source: the file that is read, which never is.
+
+    Raises:
+        InputError: the target is the source, a folder, or exists, or does not end in ``.safetensors``.
+        OSError: its folder cannot be made or written.
+    """
+    if target.suffix != ".safetensors":
+        raise InputError(
+            expected="an output name that ends in .safetensors",
+            found=target.name,
+            remedy=f"Write {target.stem}.safetensors.",
+        )
+    if target.is_dir():
+        raise InputError(expected="a file to write", found=f"the folder {target}", remedy="Give a file name.")
+    if target.exists() and source is not None and target.samefile(source):
+        raise InputError(
+            expected="an output beside the input", found=f"{target} for both", remedy="Give another output name."
+        )
+    if target.exists() and not force:
+        raise InputError(
+            expected="an output that does not exist yet", found=f"{target}", remedy="Give another name or add --force."
+        )
+    check_folder(target.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder, and find out before hours of work whether it can be written.
+
+    Raises:
+        InputError: there is a file of that name.
+        OSError: the folder cannot be made or written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(expected="a folder to write into", found=f"the file {folder}", remedy="Give a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()

@@ -1,0 +1,95 @@
+"""What the terminal shows: errors in one sentence, progress with time left, warnings, and no noise of libraries."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from types import TracebackType
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left{postfix}]"
+SECONDS_BETWEEN_LINES = 15.0  # of a bar that is written into a file
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that tells errors in one sentence and keeps the line breaks of its texts."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 2 after one sentence."""
+        self.exit(2, f"{' '.join(message.split()).rstrip('.')}; {self.prog} --help explains.\n")
+
+
+class Progress:
+    """A progress bar with the time left, on stderr; use as a context manager.
+
+    It appears with the first step, so that an error before it stands alone.
+    """
+
+    def __init__(self, description: str, *, brief: bool = False) -> None:
+        """Args:
+        description: what is done.
+        brief: a bar for what takes seconds: removed when done, and not shown at all in a file.
+        """
+        self._description, self._brief = description, brief
+        self._bar: tqdm | None = None
+
+    def show(self, done: int, total: int, note: str = "") -> None:
+        """Show that ``done`` of ``total`` steps are done, and a note such as the loss."""
+        if self._bar is None:
+            self._bar = self._start(done, total)
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def _start(self, done: int, total: int) -> tqdm:
+        terminal = sys.stderr.isatty()
+        return tqdm(
+            initial=done,  # the first step is slower than the others and says nothing about them
+            total=total,
+            desc=self._description,
+            bar_format=BAR,
+            leave=not self._brief,
+            disable=self._brief and not terminal,
+            mininterval=0.1 if terminal else SECONDS_BETWEEN_LINES,
+            maxinterval=10.0 if terminal else 4 * SECONDS_BETWEEN_LINES,
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def quiet_libraries() -> None:
+    """Keep the warnings and progress bars of transformers, diffusers and others off the terminal."""
+    warnings.filterwarnings("ignore")
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")  # read when they are imported, which is later
+    for name in ("transformers", "diffusers", "peft"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _AboveTheBar(logging.Handler):
+    """Writes a line without tearing a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f"{record.levelname.capitalize()}: {record.getMessage()}", file=sys.stderr)
+
+
+def show_warnings() -> None:
+    """Show the warnings of the core, each in a line."""
+    log = logging.getLogger(__package__.partition(".")[0] if __package__ else "customcrafter_core")
+    if not any(isinstance(handler, _AboveTheBar) for handler in log.handlers):
+        log.addHandler(_AboveTheBar(logging.WARNING))

@@ -1,0 +1,87 @@
+"""A base checkpoint as ``.safetensors``, under the names it had, written one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from ..base_model.conversion import SCHEDULE_BUFFERS
+from ..base_model.loading import plan, read_weight
+from ..base_model.tensor_file import SAFETENSORS_DTYPES, TensorFile, TensorInfo, open_tensor_file
+from .files import atomic_file
+
+ALIGNMENT = 8  # bytes; the format wants its data to start at a multiple
+
+
+def rewrite_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    on_tensor: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write VideoCrafter2's checkpoint as ``.safetensors``; never more than one tensor is in memory.
+
+    Args:
+        source: a checkpoint in any format that loading reads.
+        target: the new file; a failure leaves what was there before.
+        dtype: of the weights; by default as they are. Tables of the noise schedule keep theirs.
+        on_tensor: called with (tensors written, tensors in all).
+
+    Raises:
+        InputError: not such a checkpoint, damaged, NaN, or values out of the range of ``dtype``.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    with open_tensor_file(source) as file:
+        plan(file)
+        dtypes = {name: _new_dtype(name, info, dtype) for name, info in file.tensors.items()}
+        # wide types first, so that every tensor is aligned and can be mapped into memory
+        names = sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
+        with atomic_file(Path(target)) as out:
+            out.write(_header(names, dtypes, file.tensors, file.metadata))
+            for done, name in enumerate(names):
+                _write(out, _read(file, name, dtypes[name]))
+                if on_tensor is not None:
+                    on_tensor(done + 1, len(names))
+    return Path(target)
+
+
+def _new_dtype(name: str, info: TensorInfo, dtype: torch.dtype | None) -> torch.dtype:
+    return info.dtype if dtype is None or name in SCHEDULE_BUFFERS or not info.dtype.is_floating_point else dtype
+
+
+def _read(file: TensorFile, name: str, dtype: torch.dtype) -> torch.Tensor:
+    return read_weight(file, name, dtype, "cpu") if dtype.is_floating_point else file.read(name)
+
+
+def _header(
+    names: list[str],
+    dtypes: Mapping[str, torch.dtype],
+    tensors: Mapping[str, TensorInfo],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Length (8 bytes, little endian), then JSON: name -> type, shape, begin and end behind the header."""
+    codes = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
+    entries: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    begin = 0
+    for name in names:
+        end = begin + math.prod(tensors[name].shape) * dtypes[name].itemsize
+        entries[name] = {
+            "dtype": codes[dtypes[name]],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write(out: BinaryIO, value: torch.Tensor) -> None:
+    if value.numel():
+        out.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
