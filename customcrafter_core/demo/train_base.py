@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -50,8 +51,10 @@ class UNetSettings:
     learning_rate: float = 1e-3
     ema: float = 0.997
     empty_share: float = 0.1
-    pure_noise_share: float = 0.22
     first_pure_noise_share: float = 0.6
+    first_high_share: float = 0.6
+    pure_noise_share: float = 0.12
+    high_share: float = 0.3
     unbalanced_steps: int = 1250
     blend_steps: int = 500
     seed: int = 0
@@ -68,9 +71,12 @@ def motion_weights(step: int, settings: UNetSettings) -> np.ndarray:
     return (1 - blend) * first + blend / len(first)
 
 
-def draw_timesteps(rng: np.random.Generator, count: int, pure_noise_share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Timesteps ``(n,)``, more of them high, and which samples get pure noise as input ``(n,)``."""
-    timesteps = np.where(rng.random(count) < 0.6, rng.integers(500, 1000, count), rng.integers(0, 1000, count))
+def draw_timesteps(
+    rng: np.random.Generator, count: int, *, high_share: float, pure_noise_share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Timesteps ``(n,)``, a share of them high, and which samples get pure noise as input ``(n,)``."""
+    high, uniform = rng.integers(500, 1000, count), rng.integers(0, 1000, count)
+    timesteps = np.where(rng.random(count) < high_share, high, uniform)
     pure = rng.random(count) < pure_noise_share
     return np.where(pure, rng.integers(*NEARLY_NOISE, count), timesteps), pure
 
@@ -97,7 +103,9 @@ def denoising_loss(unet: UNet3DConditionModel, batch: Batch, schedule: NoiseSche
     noise = schedule.noise[batch.timesteps.cpu()].to(batch.clean).view(shape)
     target = (batch.noisy - signal * batch.clean) / noise
     # half precision with the plain attention kernel: 1.5 times as fast on a CPU as single precision
-    with torch.autocast(batch.noisy.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    on_cpu = batch.noisy.device.type == "cpu"
+    kernel = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
+    with torch.autocast(batch.noisy.device.type, torch.bfloat16), kernel:
         predicted = unet(batch.noisy, batch.timesteps, batch.text, timestep_cond=batch.fps).sample
     weight = (1 + (noise / signal) ** 2).view(-1)
     return weight * ((predicted - target) ** 2).mean((1, 2, 3, 4))
@@ -121,8 +129,12 @@ class BatchSource:
         chosen = torch.tensor([int(rng.choice(self.groups[m])) for m in motions])
         clean = self.pool.latents[chosen].float()
         is_first = step < settings.unbalanced_steps
-        share = settings.first_pure_noise_share if is_first else settings.pure_noise_share
-        timesteps, pure = draw_timesteps(rng, n, share)
+        timesteps, pure = draw_timesteps(
+            rng,
+            n,
+            high_share=settings.first_high_share if is_first else settings.high_share,
+            pure_noise_share=settings.first_pure_noise_share if is_first else settings.pure_noise_share,
+        )
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
         t = torch.from_numpy(timesteps)
         noisy = torch.where(
@@ -203,7 +215,7 @@ def _unet_worker(rank: int, workers: int, settings: UNetSettings, report: Report
         unpack_training(packed, unet, ema, optimizer)
         first = facts["step"]
     source = BatchSource(load_clips(work_dir), settings, rank, workers)
-    probe = DirectionProbe(work_dir, settings.device) if report else None
+    probe = DirectionProbe(work_dir, settings.device) if report and settings.probe_every else None
     started, mean_loss = time.time(), 0.0
     for step in range(first, settings.steps):
         for group in optimizer.param_groups:
@@ -217,9 +229,7 @@ def _unet_worker(rank: int, workers: int, settings: UNetSettings, report: Report
         ema.update(unet, step)
         mean_loss += (loss.item() - mean_loss) * max(0.01, 1 / (step - first + 1))
         done = step + 1
-        if not report or not probe:
-            continue
-        if done % settings.probe_every == 0 or done == settings.steps:
+        if report and probe and (done % settings.probe_every == 0 or done == settings.steps):
             right, penalty, across = probe(unet)
             speed = (done - first) / (time.time() - started)
             views = done * settings.batch * workers
@@ -227,7 +237,7 @@ def _unet_worker(rank: int, workers: int, settings: UNetSettings, report: Report
                 f"unet step {done}/{settings.steps} ({views} views, {speed:.2f} steps/s) loss {mean_loss:.4f}; "
                 f"t={PROBE_TIMESTEP}: {right:.4f}, opposite direction {penalty:+.1%}, left/right {across:+.1%}"
             )
-        if done % settings.save_every == 0 or done == settings.steps:
+        if report and (done % settings.save_every == 0 or done == settings.steps):
             save_state(state_path, pack_training(unet, ema, optimizer), {"step": done, "settings": asdict(settings)})
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from customcrafter_core.demo import measures, world
+from customcrafter_core.demo import base, clips, codec, measures, train_base, workers, world
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
@@ -129,3 +130,53 @@ def test_gate_passes_a_perfect_model_and_fails_a_frozen_one() -> None:
         lambda c, seed: np.stack([world.render_scene(world.with_motion(by_caption[x], "still")) for x in c]), count=20
     )
     assert not frozen.passed and frozen.direction == 0 and frozen.colour == 1
+
+
+def test_training_starts_as_the_identity() -> None:
+    """An untrained UNet returns its input, so that the clean latent's error is not multiplied 20 times at the start."""
+    unet = base.build_demo_unet().eval()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, 4, 8, 8, 8, generator=generator)
+    text = torch.randn(2, 77, 64, generator=generator)
+    with torch.no_grad():
+        predicted = unet(noise, torch.tensor([980, 500]), text, timestep_cond=torch.tensor([8, 8])).sample
+    assert float(((predicted - noise) ** 2).mean()) < 1e-3
+
+
+def test_normalising_latents_keeps_the_pictures() -> None:
+    autoencoder = base.build_demo_codec().eval()
+    pictures = codec.to_tensor(codec.random_pictures(np.random.default_rng(0), 4))
+    with torch.no_grad():
+        before = autoencoder.decode(autoencoder.encode(pictures).latent_dist.mean).sample
+        codec.normalise_latents(autoencoder, count=64)
+        latents = autoencoder.encode(pictures).latent_dist.mean
+        after = autoencoder.decode(latents).sample
+    assert torch.allclose(before, after, atol=1e-3)
+    clip = torch.cat([codec.encode_clip(autoencoder, world.render_scene(scene)) for scene in scenes(32)], dim=1)
+    assert float(clip.std()) == pytest.approx(codec.DIFFUSION_STD, rel=0.3)
+
+
+def test_resumed_training_is_the_same_training(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    autoencoder = base.build_demo_codec()
+    workers.save_state(tmp_path / "whole/codec.safetensors", dict(autoencoder.state_dict()), {})
+    clips.build_clips(tmp_path / "whole", count=32, seed=0, workers=1, device="cpu", report=lambda line: None)
+    for file in (tmp_path / "whole").iterdir():
+        (tmp_path / "broken" / file.name).write_bytes(file.read_bytes())
+
+    def train(name: str) -> dict[str, torch.Tensor]:
+        settings = train_base.UNetSettings(str(tmp_path / name), steps=2, batch=1, save_every=1, probe_every=0)
+        return workers.load_state(train_base.train_unet(settings, workers=1, report=lambda line: None))[0]
+
+    def save_and_stop(*args) -> None:
+        workers.save_state(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_base, "save_state", save_and_stop)
+        train("broken")
+    whole, resumed = train("whole"), train("broken")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
