@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,8 +98,8 @@ def read_weight(file: TensorFile, name: str, dtype: torch.dtype, device: str | t
     on_cpu = torch.device(device).type == "cpu"
     value = file.map(name) if stored == dtype and on_cpu else file.read(name)
     weight = value.to(device=device, dtype=dtype)
-    if not torch.isfinite(weight).all():
-        if torch.isfinite(value).all():
+    if not _is_finite(weight):
+        if _is_finite(value):
             raise InputError(
                 expected=f"weights within the range of {dtype}",
                 found=f"{name} with larger values",
@@ -110,3 +111,8 @@ def read_weight(file: TensorFile, name: str, dtype: torch.dtype, device: str | t
             remedy="The file is damaged; get it again.",
         )
     return weight
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are; unlike `torch.isfinite` without a copy of the tensor."""
+    return not tensor.numel() or all(math.isfinite(extreme) for extreme in torch.aminmax(tensor))

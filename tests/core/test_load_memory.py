@@ -1,0 +1,116 @@
+"""Loading never holds a second copy of the weights: measured in a process of its own, on a model of half a gigabyte.
+
+The bound is the project's own: at its peak 1.3 times the weights in the dtype wanted, plus the largest tensor as the
+file stores it; counted are the process's pages above what its imports took, those mapped from the file included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import save_file
+
+from customcrafter_core.base_model.geometry import (
+    Defaults,
+    Geometry,
+    HiddenSizes,
+    TextGeometry,
+    UNetGeometry,
+    VAEGeometry,
+    metadata_of,
+)
+from customcrafter_core.base_model.networks import build_networks
+from customcrafter_core.base_model.writing import original_state_dict
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc, which only Linux has"
+)
+
+MB = 2**20
+HIDDEN = HiddenSizes(unet_head_dim=40, unet_norm_groups=16)
+GEOMETRY = Geometry(
+    UNetGeometry(4, 4, (80, 160, 320, 320), 2, (True, True, True, False), context_dim=256, head_dim=40, norm_groups=16),
+    TextGeometry(vocab_size=49408, positions=77, width=256, mlp_width=1024, layers=4, heads=4),
+    VAEGeometry(image_channels=3, latent_channels=4, channels=(32, 64, 64), blocks_per_level=1, norm_groups=32),
+)
+
+CASES = [(kind, dtype) for kind in ("safetensors", "ckpt") for dtype in ("float32", "float16")]
+MEASURE = """
+import json, os, sys, torch
+torch.set_num_threads(1)
+from customcrafter_core.base_model.geometry import HiddenSizes
+from customcrafter_core.base_model.loading import load_videocrafter2
+
+def memory(field):
+    for line in open("/proc/self/status"):
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+
+tiny, hidden, cases = json.loads(sys.argv[1])
+load_videocrafter2(tiny)  # everything that is imported on the way
+for path, dtype in cases:
+    if os.fork():
+        assert os.wait()[1] == 0
+        continue
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from here
+    before = memory("VmRSS")
+    assert memory("VmHWM") < before + 2**22, "the peak was not reset"
+    model = load_videocrafter2(path, dtype=getattr(torch, dtype), hidden=HiddenSizes(**hidden))
+    parts = (model.unet, model.text_encoder, model.vae)
+    weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
+    print(json.dumps([memory("VmHWM") - before, weights]), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """Random weights under VideoCrafter2's names, with a schedule buffer and the unused last block as in the original."""
+    with torch.device("meta"):
+        shapes = original_state_dict(build_networks(GEOMETRY), GEOMETRY)
+    state = {name: torch.empty(value.shape).uniform_(-0.1, 0.1) for name, value in shapes.items()}
+    assert 380 * MB < sum(value.nbytes for value in state.values()) < 450 * MB
+    return state
+
+
+@pytest.fixture(scope="module")
+def measured(
+    state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Peak and weights in bytes of each case; each in a process that has done nothing but the imports."""
+    folder = tmp_path_factory.mktemp("large")
+    tiny = tiny_models.write(folder / "tiny.safetensors", tiny_models.state_dict())
+    save_file(state, folder / "model.safetensors", metadata=metadata_of(HIDDEN, Defaults()))
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(40 * MB // 4)}}}  # not to be read at all
+    torch.save({"optimizer_states": [optimizer], "state_dict": state}, folder / "model.ckpt")
+    arguments = [str(tiny), vars(HIDDEN), [(str(folder / f"model.{kind}"), dtype) for kind, dtype in CASES]]
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, json.dumps(arguments)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    for file in folder.iterdir():
+        file.unlink()
+    return {case: tuple(json.loads(line)) for case, line in zip(CASES, result.stdout.splitlines(), strict=True)}
+
+
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_peak_memory_of_loading(
+    measured: dict[tuple[str, str], tuple[int, int]], state: dict[str, torch.Tensor], case: tuple[str, str]
+) -> None:
+    peak, weights = measured[case]
+    largest = max(value.nbytes for value in state.values())
+    message = f"peak {peak / MB:.0f} MB, weights {weights / MB:.0f} MB, largest tensor {largest / MB:.0f} MB"
+    assert peak < 1.3 * weights + largest, message
+    assert peak > 0.9 * weights, message  # else nothing was measured
+    print(message)
