@@ -159,7 +159,9 @@ def make_model(base: VideoCrafter2, dtype: torch.dtype | None) -> ModelPatcher:
     unet.__class__ = HostUNet
     unet.compute_dtype, unet.default_fps = compute or dtype, base.defaults.fps
 
-    config = VideoCrafter2Config({"disable_unet_model_creation": True})
+    # the host's nodes for its own UNet (FreeU and others) read the last one; what they patch is refused in forward
+    channels = unet.config.block_out_channels[0]
+    config = VideoCrafter2Config({**VideoCrafter2Config.unet_config, "model_channels": channels})
     config.latent_format.spacial_downscale_ratio = base.geometry.pixels_per_latent
     config.set_inference_dtype(dtype, compute)
     # text encoder and VAE live in the host's CLIP and VAE; here only their sizes are of use

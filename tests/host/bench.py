@@ -41,7 +41,7 @@ class Scene:
         self.encode(prompt)
         self.latent = add("CustomCrafterEmptyVideoLatent", **SIZE, batch_size=1, model=self.model)[0]
 
-    def add(self, kind: str, **inputs: Any) -> Node:
+    def add(self, kind: str, /, **inputs: Any) -> Node:
         """Add a node."""
         return self.graph.add(kind, **inputs)
 

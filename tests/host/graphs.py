@@ -11,7 +11,7 @@ class Graph:
     def __init__(self) -> None:
         self.nodes: dict[str, dict[str, Any]] = {}
 
-    def add(self, kind: str, **inputs: Any) -> Node:
+    def add(self, kind: str, /, **inputs: Any) -> Node:
         """Add a node."""
         name = str(len(self.nodes) + 1)
         self.nodes[name] = {"class_type": kind, "inputs": {k: v for k, v in inputs.items() if v is not None}}

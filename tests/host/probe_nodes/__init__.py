@@ -207,11 +207,14 @@ def small_sd15() -> Any:
 def small_flux() -> Any:
     """A small diffusion transformer of the Flux kind, made by the host."""
     import comfy.supported_models
+    from comfy.ldm.flux.model import FluxParams
 
     sizes = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 32,
              "context_in_dim": 32, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 4, "depth": 1,
              "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "qkv_bias": True,
              "guidance_embed": False}  # fmt: skip
+    if "txt_ids_dims" in FluxParams.__annotations__:
+        sizes["txt_ids_dims"] = []
     return comfy.supported_models.Flux(sizes)
 
 
