@@ -35,7 +35,7 @@ def same_base(first: str, second: str) -> bool:
     try:
         a, b = json.loads(first), json.loads(second)
         return a["widths"] == b["widths"] and _close(a["numbers"], b["numbers"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RuntimeError):
         return False
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from .conversion import parts_of
@@ -83,7 +84,11 @@ def write_checkpoint(
 
 
 def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a ``.safetensors`` file beside its place and move it there; a failure leaves what was there before."""
+    """Write a ``.safetensors`` file beside its place and move it there; a failure leaves what was there before.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -91,5 +96,7 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: M
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

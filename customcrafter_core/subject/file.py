@@ -27,6 +27,7 @@ THUMBNAIL_KEY = "customcrafter.thumbnail"
 FORMAT = 1
 PREFIX = "diffusion_model."
 TOKEN = "emb_params"
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 FACTOR_NAME = re.compile(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight")
 
 
@@ -34,15 +35,16 @@ def save_subject(subject: Subject, path: str | Path) -> Path:
     """Write a subject; a failure leaves what was there before.
 
     Raises:
-        InputError: the path does not end in ``.safetensors``, or the subject holds NaN.
+        InputError: the path does not end in ``.safetensors``, or the subject could not be read back.
         OSError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(expected="a file name that ends in .safetensors", found=path.name, remedy="Rename it.")
+    check_placeholder(subject.placeholder)
     check_factors(subject.factors, subject.embedding)
     tensors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
-    tensors[TOKEN] = subject.embedding.detach().float().cpu().contiguous()
+    tensors[TOKEN] = plain_tensor(subject.embedding)
     save_atomically(path, tensors, _metadata(subject))
     return path
 
@@ -51,9 +53,14 @@ def factor_tensors(subject: Subject) -> list[tuple[str, str, torch.Tensor]]:
     """All factors as (layer, ``A`` for down or ``B`` for up, float32 tensor)."""
     rows = []
     for name, factors in subject.factors.items():
-        rows.append((name, "A", factors.down.detach().float().cpu().contiguous()))
-        rows.append((name, "B", factors.up.detach().float().cpu().contiguous()))
+        rows.append((name, "A", plain_tensor(factors.down)))
+        rows.append((name, "B", plain_tensor(factors.up)))
     return rows
+
+
+def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """A float32 copy in memory of its own: safetensors refuses tensors that share memory."""
+    return tensor.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
 
 
 def _metadata(subject: Subject) -> dict[str, str]:
@@ -70,7 +77,7 @@ def _metadata(subject: Subject) -> dict[str, str]:
         "k": subject.recommended.k,
         "training": dict(subject.training),
     }
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(content, sort_keys=True)}
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(content, sort_keys=True, default=str)}
     if subject.thumbnail:
         metadata[THUMBNAIL_KEY] = base64.b64encode(subject.thumbnail).decode()
     return metadata
@@ -84,7 +91,7 @@ def load_subject(path: str | Path) -> Subject:
     """
     with open_tensor_file(path) as file:
         content = _content(file)
-        factors = _factors(file)
+        factors = _factors(file, content)
         if TOKEN not in file.tensors:
             raise InputError(
                 expected=f"a learned token ({TOKEN}) in {file.path.name}",
@@ -92,9 +99,8 @@ def load_subject(path: str | Path) -> Subject:
                 remedy="The file is damaged; save the subject again.",
             )
         embedding = file.read(TOKEN)
-        thumbnail = base64.b64decode(file.metadata.get(THUMBNAIL_KEY, ""))
     check_factors(factors, embedding)
-    return _subject(content, factors, embedding, thumbnail, file.path.name)
+    return _subject(content, factors, embedding, file)
 
 
 def is_subject(file: TensorFile) -> bool:
@@ -110,7 +116,7 @@ def _content(file: TensorFile) -> dict[str, Any]:
             remedy="A LoRA of another program is turned into one by: python -m customcrafter_core convert.",
         )
     try:
-        content = json.loads(file.metadata[METADATA_KEY])
+        content: dict[str, Any] = json.loads(file.metadata[METADATA_KEY])
         if content["format"] > FORMAT:
             raise InputError(
                 expected=f"a subject of format {FORMAT}",
@@ -118,19 +124,21 @@ def _content(file: TensorFile) -> dict[str, Any]:
                 remedy="It was saved by a newer version of this pack: update.",
             )
         return content
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _bad_metadata(file.path.name, error) from error
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _bad_metadata(file, error) from error
 
 
-def _bad_metadata(name: str, error: Exception) -> InputError:
+def _bad_metadata(file: TensorFile, error: Exception) -> InputError:
     return InputError(
-        expected=f"readable metadata {METADATA_KEY} in {name}", found=str(error), remedy="Save the subject again."
+        expected=f"readable metadata {METADATA_KEY} in {file.path.name}",
+        found=f"{type(error).__name__}: {error}",
+        remedy="Save the subject again.",
     )
 
 
-def _factors(file: TensorFile) -> dict[str, LoRAFactors]:
+def _factors(file: TensorFile, content: Mapping[str, Any]) -> dict[str, LoRAFactors]:
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
     for name in file.tensors:
@@ -140,10 +148,11 @@ def _factors(file: TensorFile) -> dict[str, LoRAFactors]:
         elif name != TOKEN:
             unknown.append(name)
     half = [name for name, pair in pairs.items() if len(pair) < 2]
-    if unknown or half or not pairs:
+    saved = content.get("targets")
+    if unknown or half or len(pairs) != saved:
         problems = [f"unknown tensors: {some_names(unknown)}"] if unknown else []
         problems += [f"only one factor for {some_names(half)}"] if half else []
-        problems += [] if pairs else ["no LoRA factors"]
+        problems += [f"{len(pairs)} of the {saved} layers that were saved"] if len(pairs) != saved else []
         raise InputError(
             expected=f"pairs of LoRA factors and a token in {file.path.name}",
             found="; ".join(problems),
@@ -153,7 +162,7 @@ def _factors(file: TensorFile) -> dict[str, LoRAFactors]:
 
 
 def _subject(
-    content: Mapping[str, Any], factors: dict[str, LoRAFactors], embedding: torch.Tensor, thumbnail: bytes, name: str
+    content: Mapping[str, Any], factors: dict[str, LoRAFactors], embedding: torch.Tensor, file: TensorFile
 ) -> Subject:
     try:
         placeholder = str(content["placeholder"])
@@ -165,11 +174,11 @@ def _subject(
             class_word=str(content["class_word"]),
             steps=int(content["steps"]),
             base=str(content["base"]),
-            recommended=TwoPhase(float(content["lambda_s"]), float(content["lambda_l"]), int(content["k"])),
+            recommended=TwoPhase(float(content["lambda_s"]), float(content["lambda_l"]), content["k"]),
             training=dict(content["training"]),
-            thumbnail=thumbnail,
+            thumbnail=base64.b64decode(file.metadata.get(THUMBNAIL_KEY, ""), validate=True),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise _bad_metadata(name, error) from error
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _bad_metadata(file, error) from error

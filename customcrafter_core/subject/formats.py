@@ -20,7 +20,7 @@ from ..base_model.tensor_file import TensorFile, open_tensor_file
 from ..base_model.text import clip_tokenizer
 from ..base_model.writing import save_atomically
 from ..errors import InputError, some_names
-from .file import PREFIX, TOKEN, factor_tensors
+from .file import PREFIX, TOKEN, factor_tensors, plain_tensor
 from .subject import PLACEHOLDER, LoRAFactors, Subject, check_factors, check_fits
 from .targets import lora_targets
 
@@ -172,5 +172,4 @@ def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str
     """
     factors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
     save_atomically(Path(lora_path), factors, {"format": "pt"})
-    token = subject.embedding.detach().float().cpu().contiguous()
-    save_atomically(Path(embedding_path), {TOKEN: token}, {"format": "pt"})
+    save_atomically(Path(embedding_path), {TOKEN: plain_tensor(subject.embedding)}, {"format": "pt"})
