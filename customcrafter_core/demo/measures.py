@@ -24,6 +24,9 @@ COLOUR_DISTANCE = 75.0
 SMALLEST_OBJECT = 0.02
 """A frame with less than this share of object pixels has no object; the smallest drawn one has 0.05."""
 
+SIZE_GAINS = (0.9, 0.95, 1.0)
+"""Sizes tried when a look is fitted: soft edges count as object, so the size by area is a little too large."""
+
 
 def background_colour(frames: np.ndarray) -> np.ndarray:
     """The clip's background, RGB ``(3,)``: the median pixel, as objects cover less than half of a frame."""
@@ -112,11 +115,15 @@ def _fit_error(frame: np.ndarray, share: np.ndarray, look: Look, background: np.
     axis = (np.arange(side) + 0.5) / side
     mass = share.sum()
     area, off_x, off_y = _extent(look.shape)
-    radius = float(np.sqrt(mass / side**2 / area))
-    centre = (float(share.sum(0) @ axis / mass) - off_x * radius, float(share.sum(1) @ axis / mass) - off_y * radius)
-    drawn = world.draw_object(look, centre, radius, background, side)
-    near = np.hypot(axis[None, :] - centre[0], axis[:, None] - centre[1]) < 1.5 * radius
-    return float(((frame.astype(np.float32) - drawn) ** 2)[near].mean())
+    full = float(np.sqrt(mass / side**2 / area))
+    x, y = float(share.sum(0) @ axis / mass), float(share.sum(1) @ axis / mass)
+    near = np.hypot(axis[None, :] - x, axis[:, None] - y) < 1.5 * full
+    errors = []
+    for gain in SIZE_GAINS:
+        radius = full * gain
+        drawn = world.draw_object(look, (x - off_x * radius, y - off_y * radius), radius, background, side)
+        errors.append(float(((frame.astype(np.float32) - drawn) ** 2)[near].mean()))
+    return min(errors)
 
 
 def decoys(look: Look) -> list[Look]:
@@ -134,6 +141,9 @@ def subject_similarity(frames: np.ndarray, look: Look) -> float:
 
     Subject and decoys are drawn at the object's place and size; with ``e`` their mean squared errors the score of a
     frame is ``(e_decoy - e_subject) / (e_decoy + e_subject)``. 0: as near to a decoy. A frame without object gives -1.
+
+    Ceiling on drawn clips of the held-out subjects: 0.85 to 0.95, hexagon 0.65; after the autoencoder 0.76 to 0.88,
+    hexagon 0.28 (its corners are smaller than a pixel). The highest score of any drawn decoy: -0.37.
     """
     background, shares = background_colour(frames), object_share(frames)
     scores = []
