@@ -47,14 +47,15 @@ TRAINING_OPTIONS = {
 
 def with_subcommand(arguments: list[str]) -> list[str]:
     """Put ``run`` behind a ``demo`` that stands without a subcommand."""
-    if arguments[:1] == ["demo"] and (len(arguments) == 1 or arguments[1] not in (RUN, TRAIN_BASE, "-h", "--help")):
+    options_only = all(argument.startswith("-") for argument in arguments[1:2])
+    if arguments[:1] == ["demo"] and options_only and arguments[1:2] not in (["-h"], ["--help"]):
         return ["demo", RUN, *arguments[1:]]
     return arguments
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their options."""
-    commands = parser.add_subparsers(metavar="run | train-base", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(prog=parser.prog, metavar="run | train-base", required=True, parser_class=Parser)
     _add_run(commands.add_parser(RUN, help=SUMMARY, description=DESCRIPTION, epilog=EXAMPLES))
     _add_train_base(commands.add_parser(TRAIN_BASE, help="train the demo's base model from nothing"))
 
