@@ -46,7 +46,7 @@ class UNetSettings:
     """How the UNet is trained. Batch is per worker; a view is one clip seen once."""
 
     work_dir: str
-    steps: int = 10000
+    steps: int = 6000
     batch: int = 8
     learning_rate: float = 1e-3
     ema: float = 0.997
@@ -261,7 +261,7 @@ def train_base(
     workers: int = 2,
     codec_steps: int = 6000,
     clips: int = 24000,
-    steps: int = 10000,
+    steps: int = 6000,
     batch: int = 8,
     seed: int = 0,
     device: str = "cpu",
