@@ -102,10 +102,10 @@ def open_tensor_file(path: str | Path) -> TensorFile:
         kinds = {FileNotFoundError: "no file", IsADirectoryError: "a folder"}
         found = next((text for kind, text in kinds.items() if isinstance(error, kind)), str(error))
         raise InputError(expected="a model file", found=f"{found} at {path}", remedy="Check the path.") from error
+    if head[4:9] == b"\0\0\0\0{":  # the header's length in 8 bytes, of which the first may be the pickles' mark
+        return _open_safetensors(path)
     if head.startswith(ZIP_MAGIC) or head.startswith(PICKLE_MAGIC):
         return _open_torch(path)
-    if len(head) >= 9 and head[8:9] == b"{":
-        return _open_safetensors(path)
     raise InputError(
         expected="a .safetensors file or a torch checkpoint",
         found=f"{path.name}, which starts with {head[:8]!r}",

@@ -7,8 +7,11 @@ Written: ComfyUI's LoRA and embedding files.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +20,7 @@ from ..base_model.geometry import UNET_PREFIX
 from ..base_model.key_tables import Table, rename, unet_table
 from ..base_model.model import VideoCrafter2
 from ..base_model.tensor_file import TensorFile, open_tensor_file
-from ..base_model.text import clip_tokenizer
+from ..base_model.text import check_placeholder, clip_tokenizer
 from ..base_model.writing import save_atomically
 from ..errors import InputError, some_names
 from .file import PREFIX, TOKEN, factor_tensors, plain_tensor
@@ -28,8 +31,10 @@ SUFFIX = re.compile(
     r"(?P<layer>.+?)[._](?:lora[._])?(?P<part>lora_A|lora_B|lora_down|lora_up|down|up)(?:\.default)?\.weight$"
 )
 DOWN_PARTS = {"lora_A", "lora_down", "down"}
-WRAPPERS = ("base_model.model.", UNET_PREFIX, "diffusion_model.", "unet.", "model.")
+PEFT = "base_model.model."
+WRAPPERS = (PEFT, UNET_PREFIX, "diffusion_model.", "unet.", "model.")
 KOHYA = "lora_unet_"
+DIFFUSERS_METADATA = "lora_adapter_metadata"
 
 
 def import_lora(
@@ -53,6 +58,7 @@ def import_lora(
     Raises:
         InputError: a name matches no target, factors do not fit, or the token does not.
     """
+    check_placeholder(placeholder)
     with open_tensor_file(path) as file:
         factors = read_factors(file, lora_targets(model.unet), unet_table(model.geometry.unet))
     embedding = class_embedding(model, class_word) if token_file is None else read_token(token_file)
@@ -77,17 +83,20 @@ def read_factors(file: TensorFile, targets: Mapping[str, object], table: Table) 
     """
     flat = {name.replace(".", "_"): name for name in targets}
     pairs: dict[str, dict[str, torch.Tensor]] = {}
-    unknown = []
+    unknown, twice = [], []
     for name in file.tensors:
         layer, part = _split(name)
         target = _target(layer, targets, table, flat)
         if target is None or part is None:
             unknown.append(name)
+        elif part in pairs.setdefault(target, {}):
+            twice.append(name)
         else:
-            pairs.setdefault(target, {})[part] = file.read(name)
+            pairs[target][part] = file.read(name)
     half = sorted(name for name, pair in pairs.items() if not {"down", "up"} <= set(pair))
-    if unknown or half or not pairs:
+    if unknown or twice or half or not pairs:
         problems = [f"{len(unknown)} names without a target: {some_names(unknown)}"] if unknown else []
+        problems += [f"another name for the same factor: {some_names(twice)}"] if twice else []
         problems += [f"only one factor for {some_names(half)}"] if half else []
         problems += [] if pairs else ["nothing that fits"]
         raise InputError(
@@ -95,7 +104,8 @@ def read_factors(file: TensorFile, targets: Mapping[str, object], table: Table) 
             found=f"{'; '.join(problems)} in {file.path.name}",
             remedy="Use a LoRA made for VideoCrafter2's spatial attention.",
         )
-    return {name: _factors(pair) for name, pair in sorted(pairs.items())}
+    config = _adapter_config(file)
+    return {name: _factors(name, pair, config) for name, pair in sorted(pairs.items())}
 
 
 def _split(name: str) -> tuple[str, str | None]:
@@ -123,11 +133,51 @@ def _target(layer: str, targets: Mapping[str, object], table: Table, flat: Mappi
     return None
 
 
-def _factors(pair: Mapping[str, torch.Tensor]) -> LoRAFactors:
-    down, up = pair["down"].float(), pair["up"].float()
-    if "alpha" in pair and down.ndim == 2 and down.shape[0]:
-        up = up * (float(pair["alpha"]) / down.shape[0])
-    return LoRAFactors(down=down, up=up)
+@dataclass(frozen=True)
+class _AdapterConfig:
+    """What peft and diffusers say about a LoRA outside of its tensors."""
+
+    alpha: float | None = None
+    use_rslora: bool = False
+
+    def scale(self, rank: int) -> float:
+        return 1.0 if self.alpha is None else self.alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def _adapter_config(file: TensorFile) -> _AdapterConfig:
+    """Read alpha from diffusers' metadata or from peft's ``adapter_config.json`` beside the file, if there is one."""
+    beside = file.path.with_name("adapter_config.json")
+    stored = file.metadata.get(DIFFUSERS_METADATA)
+    try:
+        if stored is not None:
+            config = {name.removeprefix("unet."): value for name, value in json.loads(stored).items()}
+        elif beside.is_file() and any(PEFT in name for name in file.tensors):
+            config = json.loads(beside.read_text())
+        else:
+            return _AdapterConfig()
+        found = {name: config[name] for name in ("use_dora", "alpha_pattern") if config.get(name)}
+        alpha = float(config["lora_alpha"])
+        if not math.isfinite(alpha) or found:
+            raise ValueError(str(found or {"lora_alpha": alpha}))
+        return _AdapterConfig(alpha, bool(config.get("use_rslora")))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise InputError(
+            expected=f"a plain LoRA with a number as lora_alpha in {'its metadata' if stored else beside.name}",
+            found=f"{type(error).__name__}: {error}",
+            remedy="Merge alpha into the factors when saving the LoRA, or save it for ComfyUI.",
+        ) from error
+
+
+def _factors(name: str, pair: Mapping[str, torch.Tensor], config: _AdapterConfig) -> LoRAFactors:
+    down, up, alpha = pair["down"].float(), pair["up"].float(), pair.get("alpha")
+    rank = max(len(down), 1) if down.ndim else 1
+    if alpha is None:
+        return LoRAFactors(down=down, up=up * config.scale(rank))
+    if alpha.numel() != 1:
+        raise InputError(
+            expected="one number as alpha", found=f"{name} alpha {tuple(alpha.shape)}", remedy="Export the LoRA again."
+        )
+    return LoRAFactors(down=down, up=up * (float(alpha) / rank))
 
 
 def class_embedding(model: VideoCrafter2, class_word: str) -> torch.Tensor:

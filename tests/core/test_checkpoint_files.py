@@ -107,6 +107,16 @@ def test_format_is_told_by_content_not_by_name(tmp_path: Path, state: State, exp
     assert_same(load(tmp_path / "model.safetensors"), expected)
 
 
+def test_header_length_that_begins_like_a_pickle(tmp_path: Path, state: State, expected: VideoCrafter2) -> None:
+    """One safetensors file in 32 begins with the byte with which pickles begin."""
+    path, metadata = tmp_path / "m.safetensors", {"note": ""}
+    save_file(state, path, metadata=metadata)
+    while path.read_bytes()[:1] != b"\x80":
+        metadata["note"] += 8 * "."
+        save_file(state, path, metadata=metadata)
+    assert_same(load(path), expected)
+
+
 @pytest.mark.parametrize("wrapped", [True, False], ids=["state_dict", "bare"])
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_torch_checkpoint(tmp_path: Path, state: State, expected: VideoCrafter2, wrapped: bool, zipped: bool) -> None:
