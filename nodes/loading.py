@@ -16,26 +16,32 @@ from ..customcrafter_core.base_model.geometry import Defaults
 from ..customcrafter_core.errors import InputError
 from . import host
 
-DEMO_BASE = Path(customcrafter_core.__file__).parent / "demo" / "assets" / "demo_base.safetensors"
-DEMO_NAME = "CustomCrafter demo model (built in)"
+ASSETS = Path(customcrafter_core.__file__).parent / "demo" / "assets"
+BUILT_IN = {
+    "checkpoints": ("CustomCrafter demo model (built in)", ASSETS / "demo_base.safetensors"),
+    "loras": ("CustomCrafter demo subject (built in)", ASSETS / "demo_subject.safetensors"),
+}
+"""What comes with the pack, offered in the lists of the host's folders."""
 DTYPES = ["default", "float32", "float16", "bfloat16"]
 VIDEO = Defaults()
 PIXELS_PER_LATENT = 8
 
 
-def checkpoint_names() -> list[str]:
-    """Checkpoints to choose from: the built-in demo model, then the host's folders."""
-    names = folder_paths.get_filename_list("checkpoints")
-    return [DEMO_NAME, *names] if DEMO_BASE.is_file() else names
+def choices(folder: str) -> list[str]:
+    """Files to choose from: what comes with the pack, then those of the host's folder."""
+    name, path = BUILT_IN[folder]
+    names = folder_paths.get_filename_list(folder)
+    return [name, *names] if path.is_file() else names
 
 
 def chosen_file(folder: str, name: str) -> Path:
-    """The file behind a choice from one of the host's folders.
+    """The file behind a choice.
 
     Raises:
         InputError: there is none of that name.
     """
-    found = folder_paths.get_full_path(folder, name)
+    built_in, path = BUILT_IN[folder]
+    found = path if name == built_in and path.is_file() else folder_paths.get_full_path(folder, name)
     if found is None:
         raise InputError(
             expected=f"a file from the host's {folder} folder", found=repr(name), remedy="Choose one from the list."
@@ -59,7 +65,7 @@ class LoadVideoCrafter2(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=checkpoint_names(),
+                    options=choices("checkpoints"),
                     tooltip="VideoCrafter2's checkpoint in models/checkpoints, or the built-in demo model.",
                 ),
                 host.advanced(
@@ -87,7 +93,7 @@ class LoadVideoCrafter2(io.ComfyNode):
         from .native.model import make_model
         from .native.text import make_clip
 
-        path = DEMO_BASE if checkpoint == DEMO_NAME else chosen_file("checkpoints", checkpoint)
+        path = chosen_file("checkpoints", checkpoint)
         progress = comfy.utils.ProgressBar(1)
         base = load_videocrafter2(path, on_tensor=progress.update_absolute)
         kind = KINDS.get(dtype)

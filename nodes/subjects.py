@@ -11,15 +11,15 @@ from comfy_api.latest import io
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, TwoPhase
 from ..customcrafter_core.errors import InputError
 from . import host
-from .loading import chosen_file
+from .loading import BUILT_IN, choices, chosen_file
 
 SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
 SUFFIX = ".safetensors"
 
 
 def subject_names() -> list[str]:
-    """Files of the host's LoRA folders that may be subjects; which ones are is seen when one is loaded."""
-    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(SUFFIX)]
+    """The built-in subject and files of the host's LoRA folders; which ones are subjects is seen when one is loaded."""
+    return [name for name in choices("loras") if name == BUILT_IN["loras"][0] or name.endswith(SUFFIX)]
 
 
 def summary_of(subject: Any) -> str:

@@ -1,0 +1,75 @@
+"""A picture of each workflow's result: frames of its videos, with the strength of the subject at each step."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from .graphs import Description, Graph
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH, FRAMES = 512, 4
+SAMPLERS = ("CustomCrafterDynamicWeightedKSampler", "CustomCrafterDynamicLoRAWeights")
+
+
+def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description], host: Any) -> None:
+    """Run a graph, if all it needs comes with the pack, and write frames and strengths; else the strengths alone."""
+    api = graph.full_api(descriptions)
+    rows = [row for video in _videos(api, descriptions, host) for row in video]
+    rows += (
+        [] if rows and not _has_subject(graph) else [_strengths(node["inputs"], api) for node in _strength_nodes(api)]
+    )
+    rows = [row.resize((WIDTH, round(row.height * WIDTH / row.width)), Image.Resampling.NEAREST) for row in rows]
+    sheet = Image.new("RGB", (WIDTH, max(sum(row.height for row in rows), 256)), "#1b1d22")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    sheet.save(path, quality=88)
+
+
+def _has_subject(graph: Graph) -> bool:
+    return any(node.kind in ("CustomCrafterLoadSubject", SAMPLERS[1]) for node in graph.nodes)
+
+
+def _strength_nodes(api: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node for node in api.values() if node["class_type"] in SAMPLERS]
+
+
+def _videos(api: dict[str, Any], descriptions: dict[str, Description], host: Any) -> list[list[Image.Image]]:
+    for node in api.values():
+        for folder_input in ("checkpoint", "subject", "ckpt_name", "lora"):
+            value = node["inputs"].get(folder_input)
+            if isinstance(value, str) and value not in _choices(descriptions[node["class_type"]], folder_input):
+                return []
+    outputs = host.run(api, seconds=900)
+    files = [file for shown in outputs.values() for kind in ("images", "video") for file in shown.get(kind, [])]
+    kept = [file for file in files if file["type"] == "output"]
+    return [_rows(host.base / "output" / file["subfolder"] / file["filename"]) for file in kept]
+
+
+def _choices(description: Description, name: str) -> list[str]:
+    given, *options = {**description["input"]["required"], **description["input"].get("optional", {})}[name]
+    return given if isinstance(given, list) else options[0].get("options", [])
+
+
+def _rows(path: Path) -> list[Image.Image]:
+    with av.open(str(path)) as video:
+        frames = [frame.to_image() for frame in video.decode(video=0)]
+    shown = [np.asarray(frame) for frame in frames]
+    return [Image.fromarray(np.concatenate(shown[i : i + FRAMES], 1)) for i in range(0, len(shown), FRAMES)]
+
+
+def _strengths(inputs: dict[str, Any], api: dict[str, Any]) -> Image.Image:
+    spec = importlib.util.spec_from_file_location("picture", ROOT / "nodes" / "native" / "picture.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    steps = next(node["inputs"]["steps"] for node in api.values() if "steps" in node["inputs"])
+    strengths = [inputs["lambda_s"] if step < inputs["k"] else inputs["lambda_l"] for step in range(steps)]
+    return Image.fromarray((module.strength_picture(strengths)[0].numpy() * 255).astype(np.uint8))
