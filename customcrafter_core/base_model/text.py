@@ -61,6 +61,11 @@ class PromptTokenizer:
         ids = [tokenizer.bos_token_id, *ids[:room], tokenizer.eos_token_id]
         return ids + [PAD_ID] * (self.length - len(ids))
 
+    def placeholders_in(self, prompt: str) -> set[str]:
+        """The learned tokens that a prompt holds, before the place where it is cut off."""
+        ids = [i for piece in self.pieces(prompt) for i in piece][: self.length - 2]
+        return {placeholder for placeholder, own in self._ids.items() if set(own) <= set(ids)}
+
     def pieces(self, prompt: str) -> Iterator[list[int]]:
         """Ids of the stretches between learned tokens and of the learned tokens, in order; without start and end."""
         rest = prompt

@@ -16,19 +16,20 @@ log = logging.getLogger(__name__)
 
 
 def missing_tokens(prompt: str, subjects: Sequence[Subject]) -> list[str]:
-    """Warnings, one for each subject whose token the prompt does not hold."""
+    """Warnings, one for each subject whose token the prompt does not hold or holds behind the place where it ends."""
+    held = tokenizer_of(subjects).placeholders_in(prompt)
     return [
         f"The prompt does not hold {subject.placeholder}, the token of an applied subject; write {subject.trigger!r}."
         for subject in subjects
-        if subject.placeholder not in prompt
+        if subject.placeholder not in held
     ]
 
 
-def encode_prompts(model: VideoCrafter2, prompts: Sequence[str], subjects: Sequence[Subject] = ()) -> torch.Tensor:
-    """Text embeddings ``(b, 77, d)`` of prompts in which each subject's placeholder stands for its V*.
+def tokenizer_of(subjects: Sequence[Subject]) -> PromptTokenizer:
+    """A tokenizer that knows the subjects' tokens.
 
     Raises:
-        InputError: two subjects have the same placeholder.
+        InputError: two subjects have the same placeholder, or one is not usable.
     """
     placeholders = [subject.placeholder for subject in subjects]
     if len(set(placeholders)) < len(placeholders):
@@ -37,6 +38,15 @@ def encode_prompts(model: VideoCrafter2, prompts: Sequence[str], subjects: Seque
             found=f"{', '.join(placeholders)}",
             remedy="Call the second subject <new2>.",
         )
-    tokenizer = PromptTokenizer({subject.placeholder: len(subject.embedding) for subject in subjects})
+    return PromptTokenizer({subject.placeholder: len(subject.embedding) for subject in subjects})
+
+
+def encode_prompts(model: VideoCrafter2, prompts: Sequence[str], subjects: Sequence[Subject] = ()) -> torch.Tensor:
+    """Text embeddings ``(b, 77, d)`` of prompts in which each subject's placeholder stands for its V*.
+
+    Raises:
+        InputError: two subjects have the same placeholder.
+    """
+    tokenizer = tokenizer_of(subjects)
     with learned_tokens(model.text_encoder, [subject.embedding for subject in subjects]):
         return encode_ids(model.text_encoder, tokenizer(prompts))
