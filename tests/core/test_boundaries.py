@@ -1,0 +1,128 @@
+"""The core imports no host and opens no connection: on import, when it tokenizes, loads a model and samples."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "customcrafter_core"
+HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "nodes"}
+NETWORK_EVENTS = ["socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"]
+
+WATCH = f"""
+import json, pkgutil, sys
+opened = []
+def watch(event, args):
+    if event in {NETWORK_EVENTS} and not (event == "socket.connect" and isinstance(args[1], str)):  # a str is a local Unix socket
+        opened.append([event, repr(args[1:] or args)])
+sys.addaudithook(watch)
+"""
+IMPORT_ALL = """
+import customcrafter_core
+names = [info.name for info in pkgutil.walk_packages(customcrafter_core.__path__, "customcrafter_core.", onerror=print)]
+names = [name for name in names if not name.endswith(".__main__")]
+for name in names:
+    __import__(name)
+"""
+SAMPLE = """
+from customcrafter_core.base_model.text import PromptTokenizer
+from customcrafter_core.base_model.loading import load_videocrafter2
+from customcrafter_core.generation import VideoSettings, generate
+assert PromptTokenizer({"<new1>": 1})(["a <new1> dog"])[0, :5].tolist() == [49406, 320, 49408, 1929, 49407]
+assert generate(load_videocrafter2(sys.argv[1]), VideoSettings("a dog", steps=1)).latent.isfinite().all()
+"""
+REPORT = """
+print(json.dumps({"opened": opened, "names": names, "modules": sorted({name.partition(".")[0] for name in sys.modules})}))
+"""
+
+
+def run(code: str, *arguments: str) -> Any:
+    """Run code in a process that thinks it is online; gives what it printed last."""
+    online = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=online, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tiny_models.write(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", tiny_models.state_dict())
+    return run(WATCH + IMPORT_ALL + SAMPLE + REPORT, str(path))
+
+
+def test_every_module_of_the_core_can_be_imported(imported: Any) -> None:
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in CORE.rglob("*.py")
+        if path.name != "__main__.py"
+    }
+    assert set(imported["names"]) | {"customcrafter_core"} == files
+    assert len(files) > 30
+
+
+def test_importing_the_core_imports_no_host(imported: Any) -> None:
+    assert "customcrafter_core" in imported["modules"] and "torch" in imported["modules"]
+    assert not HOST_MODULES & set(imported["modules"])
+
+
+def test_neither_importing_nor_sampling_opens_a_connection(imported: Any) -> None:
+    assert imported["opened"] == []
+
+
+@pytest.mark.parametrize(
+    "attempt", ["socket.create_connection(('127.0.0.1', 9), timeout=1)", "urllib.request.urlopen('http://localhost:9')"]
+)
+def test_a_connection_would_have_been_seen(attempt: str) -> None:
+    tried = f"import socket, urllib.request\ntry:\n    {attempt}\nexcept OSError:\n    pass\nnames = []\n"
+    assert run(WATCH + tried + REPORT)["opened"]
+
+
+def test_no_line_of_the_core_names_the_host() -> None:
+    """Imports inside functions included, which importing the modules would not show."""
+    seen = 0
+    for path in CORE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            else:
+                continue
+            seen += len(modules)
+            wrong = [module for module in modules if module.partition(".")[0] in HOST_MODULES]
+            assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+    assert seen > 100
+
+
+def layer_of(module: str) -> int:
+    """Layers of the core from below; imports may only point down."""
+    layers = ["errors", "diffusion.schedule", "base_model", "diffusion", "subject", "generation"]
+    heights = (i for i, name in enumerate(layers) if module == name or module.startswith(f"{name}."))
+    return next(heights, len(layers))
+
+
+def test_imports_point_down() -> None:
+    """The layers that everything stands on do not know what stands on them."""
+    checked = 0
+    for path in CORE.rglob("*.py"):
+        parts = path.relative_to(CORE).with_suffix("").parts
+        module = ".".join(parts)
+        if layer_of(module) == layer_of("anything else"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                target = ".".join([*parts[: len(parts) - node.level], *(node.module or "").split(".")]).strip(".")
+                assert layer_of(target) <= layer_of(module), f"{module} imports {target}"
+                checked += 1
+    assert checked > 50
