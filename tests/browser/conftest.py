@@ -1,0 +1,68 @@
+"""Fixtures: the page of every host in Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running_host import RunningHost, found_hosts
+
+HOSTS = found_hosts()
+BROWSER = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("chromium-browser")
+SHOTS = Path(__file__).parents[2] / "output" / "screenshots"
+HARMLESS = (
+    "Failed to load resource",
+    "accessed before initialization",
+    "Content Security Policy",
+    "comfy.org",
+    "huggingface",
+)
+
+
+@pytest.fixture(scope="module", params=HOSTS or [None], ids=lambda folder: folder.name if folder else "no host")
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
+    """A running host."""
+    if request.param is None:
+        pytest.skip("NO COMFYUI FOUND: set COMFYUI_PATH to its folder")
+    running = RunningHost(request.param, tmp_path_factory.mktemp("host"))
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="PLAYWRIGHT MISSING: pip install playwright")
+    if BROWSER is None:
+        pytest.skip("NO CHROMIUM FOUND: install Debian's, or set CHROMIUM_PATH")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(host: RunningHost, browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The host's page, ready; a screenshot of its end is kept."""
+    page = browser.new_page(viewport={"width": 1600, "height": 950})
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    page.goto(f"http://127.0.0.1:{host.port}/")
+    page.wait_for_function(
+        "() => !!(window.app && window.app.graph && window.LiteGraph"
+        " && LiteGraph.registered_node_types['CustomCrafterDynamicWeightedKSampler'])",
+        timeout=120_000,
+    )
+    page.wait_for_timeout(1500)
+    yield page
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{request.node.name.replace('[', ' ').replace(']', '')}.png")
+    page.close()
+    assert [problem for problem in problems if not any(word in problem for word in HARMLESS)] == []
