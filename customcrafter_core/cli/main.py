@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ..errors import InputError
 from . import convert, demo, generate, inspect_file, train
-from .terminal import Parser, quiet_libraries, show_warnings
+from .terminal import Parser, quiet_libraries, share_cores, show_warnings
 
 PROGRAM = "python -m customcrafter_core"
 COMMANDS: dict[str, ModuleType] = {
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 after one sentence on stderr, or 130 after an interrupt.
     """
     given = demo.with_subcommand(list(sys.argv[1:] if arguments is None else arguments))
+    share_cores()
     quiet_libraries()
     show_warnings()
     try:

@@ -81,6 +81,15 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def share_cores() -> None:
+    """Let threads of torch sleep while they wait for each other; takes effect if torch is not imported yet.
+
+    By default they spin, which on a busy machine costs the very core that the other thread needs: the demo was seen to
+    take a hundred times as long.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 class _AboveTheBar(logging.Handler):
     """Writes a line without tearing a progress bar apart."""
 

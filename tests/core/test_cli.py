@@ -27,6 +27,7 @@ from customcrafter_core.base_model.writing import original_state_dict
 from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
 from customcrafter_core.subject.file import load_subject, save_subject
+from customcrafter_core.training.loop import TrainStep
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--frames", "2", "--steps", "4", "--eta", "0.5"]
@@ -321,6 +322,34 @@ def test_demo_without_a_subcommand_runs_it() -> None:
     assert demo.with_subcommand(["demo", "--seed", "1"]) == ["demo", "run", "--seed", "1"]
     for arguments in (["demo", "--help"], ["demo", "train-base", "x"], ["generate", "demo"], []):
         assert demo.with_subcommand(list(arguments)) == arguments
+
+
+def test_demo_writes_everything(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from customcrafter_core.demo import run
+    from customcrafter_core.generation import Generation, SampledStep, VideoSettings
+
+    def learn(model: None, seed: int, on_step: Any) -> Any:
+        on_step(TrainStep(0, 1, 0.5, 0.0))
+        return load_subject(files.subject)
+
+    def make(model: None, subject: Any, motion: str = "right", background: str = "white", seed: int = 0, on_step: Any = None) -> Any:  # fmt: skip
+        videos = []
+        for label in ("base model", "dynamic λ"):
+            for step in range(2):
+                on_step(SampledStep(step, 2, 1, torch.zeros(1), strengths=(0.4,)))
+            result = Generation(torch.zeros(1), VideoSettings("x", seed=seed, fps=8), [501, 1], [(0.4,), (0.8,)])
+            videos.append(run.DemoVideo(label, f"a toy moving {motion}", torch.rand(3, 32, 32, 3), result))
+        return videos
+
+    monkeypatch.setattr(run, "load_demo_base", lambda: None)
+    monkeypatch.setattr(run, "learn_demo_subject", learn)
+    monkeypatch.setattr(run, "make_demo_videos", make)
+    assert main(["demo", "--out", str(tmp_path), "--motion", "left", "--seed", "5"]) == 0
+    names = {"demo.png", "demo.json", "1-base.mp4", "2-dynamic.mp4", "subject.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    record = json.loads((tmp_path / "demo.json").read_text())
+    assert record["2-dynamic.mp4"]["strengths"] == [[0.4], [0.8]]
+    assert record["2-dynamic.mp4"]["seed"] == 5
 
 
 # --- wrong use --------------------------------------------------------------------------------------------------------
