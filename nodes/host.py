@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import comfy.ops
 import comfy.sample
 import comfy.sd
+import comfy.utils
 from comfy_api.latest import io
+from PIL import Image
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,12 @@ def curve_samples(value: Any, count: int = 201) -> list[float] | None:
 
     curve = CurveInput.from_raw(value)
     return [float(curve.interp(i / (count - 1))) for i in range(count)]
+
+
+def show_on_node(picture: torch.Tensor) -> None:
+    """Show a picture ``(1, h, w, 3)`` on the running node: the page prefers the last live preview to a node's output."""
+    pixels = (picture[0].clamp(0, 1) * 255).byte().numpy()
+    comfy.utils.ProgressBar(1).update_absolute(1, 1, ("PNG", Image.fromarray(pixels), None))
 
 
 def layers_for(weight_dtype: torch.dtype, compute_dtype: torch.dtype | None) -> Any:

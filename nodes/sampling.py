@@ -93,6 +93,7 @@ class DynamicWeightedKSampler(io.ComfyNode):
         own = given["sampler_name"] == OWN_SAMPLER
         latent, applied = run(Run(schedule=schedule, own_sampler=own, **given))
         picture = strength_picture(applied)
+        host.show_on_node(picture)
         return io.NodeOutput(latent, picture, json.dumps(applied), ui=ui.PreviewImage(picture, cls=cls))
 
 
