@@ -27,6 +27,12 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(VOCABULARY, local_files_only=True)
 
 
+@cache
+def _words() -> frozenset[str]:
+    """CLIP's vocabulary; asking the tokenizer for it takes 30 ms each time."""
+    return frozenset(clip_tokenizer().get_vocab())
+
+
 class PromptTokenizer:
     """CLIP's tokenizer plus learned tokens; the ``i``-th vector of all learned tokens has id ``vocab_size + i``."""
 
@@ -89,7 +95,7 @@ def check_placeholder(placeholder: str) -> None:
     """
     if not placeholder or any(letter.isspace() for letter in placeholder):
         found = repr(placeholder)
-    elif placeholder in clip_tokenizer().get_vocab() or f"{placeholder.lower()}</w>" in clip_tokenizer().get_vocab():
+    elif placeholder in _words() or f"{placeholder.lower()}</w>" in _words():
         found = f"{placeholder!r}, which already is a word of the text encoder"
     else:
         return
