@@ -69,11 +69,9 @@ def sentence_of(error: BaseException) -> str | None:
         return " ".join(str(error).split())
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return "Out of memory: make the video smaller or shorter, lower the batch, or use --dtype bfloat16."
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}."
-    if type(error).__name__ == "SafetensorError":  # of a library that is not imported for --help
-        return f"Could not write the file: {error}."
+        return f"{' '.join((error.strerror or str(error)).split())}{where}."
     return None
 
 

@@ -428,6 +428,7 @@ def test_wrong_use_is_told_in_one_sentence(
     [
         (KeyboardInterrupt(), 130, "Interrupted"),
         (OSError(28, "No space left on device", "x.safetensors"), 2, "No space left on device: x.safetensors."),
+        (OSError("x.safetensors cannot be written: disk full"), 2, "x.safetensors cannot be written: disk full."),
         (MemoryError(), 2, "Out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), 2, "Out of memory"),
     ],
