@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+WEB_DIRECTORY = "./web"  # help pages of the nodes
+
 
 async def comfy_entrypoint() -> Any:
     """Give the host its extension; called once, at its start."""

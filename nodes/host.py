@@ -65,6 +65,13 @@ def layers_for(weight_dtype: torch.dtype, compute_dtype: torch.dtype | None) -> 
     return comfy.ops.pick_operations(weight_dtype, compute_dtype)
 
 
+def stored_scale(model: ModelPatcher, key: str) -> float:
+    """What a layer multiplies its stored weight by after weight functions: older hosts do so for scaled fp8."""
+    layer, _, kind = key.rpartition(".")
+    scale = getattr(model.get_model_object(layer), "scale_weight", None) if kind == "weight" else None
+    return float(scale) if hasattr(comfy.ops, "scaled_fp8_ops") and scale is not None else 1.0
+
+
 def make_clip(target: Any, state: Mapping[str, torch.Tensor], folders: list[str], options: dict[str, Any]) -> Any:
     """A CLIP object with its weights."""
     parameters = sum(value.numel() for value in state.values())

@@ -136,7 +136,9 @@ class EmptyVideoLatent(io.ComfyNode):
             form = model.get_model_object("latent_format")
             unit, channels = getattr(form, "spacial_downscale_ratio", unit), form.latent_channels
         shape = (batch_size, channels, frames, height // unit, width // unit)
-        return io.NodeOutput({"samples": torch.zeros(shape, device=memory.intermediate_device())})
+        samples = torch.zeros(shape, device=memory.intermediate_device())
+        # newer hosts fit an empty latent to the model by this
+        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": unit})
 
 
 class FrameRate(io.ComfyNode):

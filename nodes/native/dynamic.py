@@ -19,6 +19,7 @@ from ...customcrafter_core.diffusion.strength import StrengthSchedule
 from ...customcrafter_core.errors import InputError, some_names
 from ...customcrafter_core.subject.file import PREFIX, factor_tensors
 from ...customcrafter_core.subject.subject import Subject
+from .. import host
 
 KEY = "customcrafter"
 SAME_SIGMA = 1e-4  # relative; sigmas of neighbouring steps differ by more
@@ -82,9 +83,19 @@ def step_at(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
 class WeightChange:
     """What one LoRA adds to one weight; called by the layer with a weight, returns the changed one."""
 
-    def __init__(self, strength: ScheduledStrength, key: str, patch: Any, offset: Any, function: Any) -> None:
+    def __init__(
+        self, strength: ScheduledStrength, key: str, patch: Any, offset: Any, function: Any, scale: float = 1.0
+    ) -> None:
+        """Args:
+        strength: the strength that counts.
+        key: the weight's name.
+        patch: the host's LoRA patch.
+        offset: the part of the weight it changes.
+        function: what is done to the change, as the host asks.
+        scale: the layer holds the weight divided by this.
+        """
         self._strength, self._key, self._patch = strength, key, patch
-        self._offset, self._function = offset, function
+        self._offset, self._function, self._scale = offset, function, scale
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with the LoRA at its current strength; the very same tensor at 0."""
@@ -92,7 +103,9 @@ class WeightChange:
         if self._strength.now == 0:
             return weight
         change = (self._strength.now, self._patch, 1.0, self._offset, self._function)
-        return comfy.lora.calculate_weight([change], weight.clone(), self._key)
+        if self._scale == 1.0:
+            return comfy.lora.calculate_weight([change], weight.clone(), self._key)
+        return comfy.lora.calculate_weight([change], weight * self._scale, self._key) / self._scale
 
     def move_to(self, device: torch.device) -> int:
         """Bring the factors to a device, as the host asks when it loads or frees the model; returns their bytes."""
@@ -119,7 +132,8 @@ def with_dynamic_strength(model: ModelPatcher, patches: Patches, strength: Sched
     clone = model.clone()
     for target, patch in patches.items():
         key, offset, function = target if isinstance(target, tuple) and len(target) == 3 else (*_pair(target), None)
-        clone.add_weight_wrapper(key, WeightChange(strength, key, patch, offset, function))
+        scale = host.stored_scale(model, key)
+        clone.add_weight_wrapper(key, WeightChange(strength, key, patch, offset, function, scale))
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, strength)
     return clone
 

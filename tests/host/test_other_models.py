@@ -84,3 +84,15 @@ def test_strength_at_each_step(bench: Bench, kind: str, sampler: str) -> None:
     if sampler == "heun":  # its second call of a step is at the sigma of the next one and counts as that
         steps = [steps[0], *(strength for strength in steps[1:] for _ in range(2))]
     assert seen == steps
+
+
+def test_weights_stored_with_a_scale(bench: Bench) -> None:
+    if bench.host.version != "0.3.64":
+        pytest.skip("newer hosts undo the scale before they ask for changes")
+    scene = Small(bench, "scaled fp8")
+    probe = scene.add(
+        "ProbeStrength", model=scene.dynamic(0.25, 1.0, 2), change=scene.made[4], layer=scene.made[5], name="strengths"
+    )[0]
+    scene.keep(scene.sample(probe)[0], "latent").run()
+    stored = [round(strength, 3) for _, strength in scene.saved("strengths")]
+    assert stored == [0.5, 0.5, 2.0, 2.0, 2.0], "the stored weight is twice the real one"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 from bench import Bench
-from running_host import ROOT, host_python
+from running_host import PACK, ROOT, host_python
 
 SNAPSHOT = Path(__file__).parent / "schemas.json"
 FOLLOWS_THE_HOST = {"sampler_name", "scheduler"}  # their choices grow with the host
@@ -49,6 +50,14 @@ def test_everything_is_explained(bench: Bench) -> None:
             for given, (_, *more) in node["input"].get(kind, {}).items():
                 assert more and more[0].get("tooltip"), f"{name}.{given}"
         assert all(node["output_tooltips"]), name
+
+
+def test_every_node_has_a_help_page(bench: Bench) -> None:
+    for name in ours(bench):
+        address = f"http://127.0.0.1:{bench.host.port}/extensions/{PACK}/docs/{name}.md"
+        with urllib.request.urlopen(address, timeout=30) as page:
+            assert page.read().decode().startswith("# "), name
+    assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == set(ours(bench))
 
 
 def test_import_is_quick_and_loads_nothing_heavy(bench: Bench) -> None:

@@ -227,19 +227,22 @@ class ProbeSmallModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"kind": (["sd15", "flux"],)}}
+        return {"required": {"kind": (["sd15", "flux", "scaled fp8"],)}}
 
     def make(self, kind: str) -> tuple[Any, ...]:
         import comfy.model_patcher
 
         config = small_sd15() if kind == "sd15" else small_flux()
         config.set_inference_dtype(torch.float32, None)
+        if kind == "scaled fp8":
+            config.scaled_fp8 = torch.float8_e4m3fn
         model = config.get_model({}, "", device="cpu")
         generator = torch.Generator().manual_seed(1)
         for name, value in model.diffusion_model.named_parameters():
             scale = 0.05 if value.ndim > 1 else 0.0
             start = 1.0 if (value.ndim == 1 and name.endswith("weight")) or name.endswith("scale") else 0.0
-            value.data = torch.randn(value.shape, generator=generator) * scale + start
+            made = torch.randn(value.shape, generator=generator) * scale + start
+            value.data = torch.tensor(0.5) if name.endswith("scale_weight") else made.to(value.dtype)
         lora, layers = {}, []
         for name, value in model.diffusion_model.named_parameters():
             if value.ndim == 2 and name.endswith(".weight") and ("attn" in name or "qkv" in name):
