@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import check_folder, kind_of_value
+from .options import check_folder, device_of, kind_of_value
 from .terminal import Parser, Progress
 
 if TYPE_CHECKING:
@@ -34,15 +35,6 @@ examples:
   python -m customcrafter_core demo train-base work/    (hours: the shipped base model, from nothing)"""
 SHEET = "demo.png"
 RUN, TRAIN_BASE = "run", "train-base"
-TRAINING_OPTIONS = {
-    "workers": "single-thread processes, one per core; 1 with a GPU",
-    "codec_steps": "optimiser steps of the autoencoder",
-    "clips": "how many training clips are drawn",
-    "steps": "optimiser steps of the UNet",
-    "batch": "clips per worker and step",
-    "seed": "of everything random",
-    "device": "cpu or cuda",
-}
 
 
 def with_subcommand(arguments: list[str]) -> list[str]:
@@ -66,9 +58,20 @@ def _add_function_option(
     """Add the option for a parameter of a function, with that parameter's default and type."""
     default = inspect.signature(function).parameters[name].default
     parser.add_argument(
-        f"--{name.replace('_', '-')}", type=kind_of_value(name, default), default=default, help=f"{meaning} (default: {default})",
-        **({"metavar": "N" if isinstance(default, int) else "NAME"} | more),
+        f"--{name.replace('_', '-')}", type=kind_of_value(name, default, least=1), default=default,
+        help=f"{meaning} (default: {default})", **({"metavar": "N" if isinstance(default, int) else "NAME"} | more),
     )  # fmt: skip
+
+
+def _training_options(train_base: Callable[..., Any]) -> dict[str, str]:
+    """Parameters of the training that have a plain default, with their meaning from its docstring."""
+    meanings = dict(re.findall(r"^ +(\w+): (.+)\.$", inspect.getdoc(train_base) or "", re.MULTILINE))
+    defaults = {name: parameter.default for name, parameter in inspect.signature(train_base).parameters.items()}
+    return {
+        name: meanings.get(name, "").replace("``", "")
+        for name, default in defaults.items()
+        if isinstance(default, (int, str))
+    }
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +171,7 @@ def _add_train_base(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(run=train)
     parser.add_argument("work_dir", metavar="FOLDER", type=Path, help="for states and the log; an earlier run goes on")
-    for name, meaning in TRAINING_OPTIONS.items():
+    for name, meaning in _training_options(train_base).items():
         _add_function_option(parser, train_base, name, meaning)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the checkpoint (default: base.safetensors in FOLDER)")
 
@@ -178,6 +181,8 @@ def train(options: argparse.Namespace) -> None:
     from ..demo.export import write_base
     from ..demo.train_base import train_base
 
-    settings = {name: getattr(options, name) for name in TRAINING_OPTIONS}
+    device_of(options.device)
+    check_folder(options.work_dir)
+    settings = {name: getattr(options, name) for name in _training_options(train_base)}
     train_base(options.work_dir, **settings, report=partial(print, flush=True))
     print(write_base(options.work_dir, options.out or options.work_dir / "base.safetensors"))

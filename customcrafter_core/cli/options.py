@@ -56,11 +56,11 @@ def add_setting(
         parser.add_argument(flag, type=kind_of_value(name, default), default=default, metavar=metavar, help=shown)
 
 
-def kind_of_value(name: str, default: Any) -> Callable[[str], Any]:
+def kind_of_value(name: str, default: Any, *, least: int = -LARGEST_COUNT) -> Callable[[str], Any]:
     """The argparse type of a setting: that of its default, whole numbers no larger than torch takes."""
     if name == "seed":
         return partial(_whole_number, least=0, most=LARGEST_SEED)
-    return partial(_whole_number, least=-LARGEST_COUNT, most=LARGEST_COUNT) if type(default) is int else type(default)
+    return partial(_whole_number, least=least, most=LARGEST_COUNT) if type(default) is int else type(default)
 
 
 def _whole_number(text: str, *, least: int, most: int) -> int:

@@ -398,6 +398,8 @@ WRONG = {
     "class word of a base": ["convert", "{base file}", "{empty}/x.safetensors", "--class-word", "dog"],
     "unknown motion": ["demo", "--motion", "sideways"],
     "unknown subcommand": ["demo", "fly"],
+    "no workers": ["demo", "train-base", "{empty}", "--workers", "0"],
+    "no such device for training": ["demo", "train-base", "{empty}", "--device", "abacus"],
 }  # fmt: skip
 
 
