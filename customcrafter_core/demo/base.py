@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -30,7 +31,7 @@ GEOMETRY = Geometry(
         out_channels=4,
         channels=(32, 64),
         blocks_per_level=1,
-        attends=(False, True),
+        attends=(True, True),
         context_dim=64,
         head_dim=HIDDEN.unet_head_dim,
         norm_groups=HIDDEN.unet_norm_groups,
@@ -44,6 +45,8 @@ GEOMETRY = Geometry(
         norm_groups=HIDDEN.vae_norm_groups,
     ),
 )
+FIRST_UNET = replace(GEOMETRY.unet, attends=(False, True))
+"""The first stage learns motion, colour and background without attention on the fine level: half the time a step."""
 TOKEN_GAIN = 4.0
 """Token embeddings are enlarged by this, so that words weigh more than positions in the untrained encoder."""
 RESIDUAL_GAIN = 0.1
@@ -73,13 +76,27 @@ def build_demo_text_encoder(seed: int = 0) -> CLIPTextModel:
 
 
 def build_demo_unet(seed: int = 0) -> UNet3DConditionModel:
-    """The denoising network, started as ``eps = x_t`` (see :func:`start_as_identity`)."""
+    """The denoising network of the first stage, started as ``eps = x_t`` (see :func:`start_as_identity`)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = build_unet(GEOMETRY.unet)
+        unet = build_unet(FIRST_UNET)
     start_as_identity(unet)
     zero_frame_rate_output(unet.time_embedding)
     return unet
+
+
+@torch.no_grad()
+def grow(unet: UNet3DConditionModel, seed: int = 0) -> UNet3DConditionModel:
+    """The same function with attention on the fine level too: the new layers start without effect."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grown = build_unet(GEOMETRY.unet)
+    new = set(grown.state_dict()) - set(unet.state_dict())
+    grown.load_state_dict(unet.state_dict(), strict=False)
+    for name in new:
+        if ".proj_out." in name:
+            grown.get_parameter(name).zero_()
+    return grown
 
 
 @torch.no_grad()

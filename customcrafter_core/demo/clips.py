@@ -63,7 +63,7 @@ def _build_worker(rank: int, workers: int, settings: dict[str, Any], report: Rep
         if _shard_path(work_dir, shard).exists():
             continue
         rng = np.random.default_rng([settings["seed"], 17, shard])
-        scenes = [world.sample_scene(rng) for _ in range(settings["count"] // SHARDS)]
+        scenes = [world.sample_scene(rng, toy_share=settings["toy_share"]) for _ in range(settings["count"] // SHARDS)]
         latents = encode_scenes(work_dir / "codec.safetensors", scenes, settings["device"])
         motions = torch.tensor([MOTION_NAMES.index(scene.motion) for scene in scenes])
         facts = {"captions": json.dumps([scene.caption for scene in scenes])}
@@ -72,9 +72,11 @@ def _build_worker(rank: int, workers: int, settings: dict[str, Any], report: Rep
             report(f"clips shard {shard} done: {len(scenes)} clips")
 
 
-def build_clips(work_dir: Path, *, count: int, seed: int, workers: int, device: str, report: Report) -> ClipPool:
+def build_clips(
+    work_dir: Path, *, count: int, toy_share: float, seed: int, workers: int, device: str, report: Report
+) -> ClipPool:
     """Draw, encode and keep ``count`` training clips (what is already there is not done again)."""
-    settings = {"work_dir": str(work_dir), "count": count, "seed": seed, "device": device}
+    settings = {"work_dir": str(work_dir), "count": count, "toy_share": toy_share, "seed": seed, "device": device}
     if not all(_shard_path(work_dir, shard).exists() for shard in range(SHARDS)):
         run_workers(_build_worker, workers, settings, work_dir, report)
     return load_clips(work_dir)

@@ -19,7 +19,7 @@ DEMO_BASE = demo_checkpoint()
 
 def trained_networks(work_dir: Path) -> Networks:
     """The averaged networks of a training run, frozen, in float32."""
-    unet, _ = load_trained_unet(work_dir / "unet_state.safetensors")
+    unet, _ = load_trained_unet(work_dir / "fine" / "unet_state.safetensors")
     return Networks(unet, build_demo_text_encoder(), load_codec(work_dir / "codec.safetensors"))
 
 

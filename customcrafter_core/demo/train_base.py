@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..base_model.text import PromptTokenizer, encode_ids
 from ..diffusion.schedule import NoiseSchedule
 from . import world
-from .base import build_demo_text_encoder, build_demo_unet, identity_path, keep_precise
+from .base import build_demo_text_encoder, build_demo_unet, grow, identity_path, keep_precise
 from .clips import MOTION_NAMES, ClipPool, build_clips, load_clips, probe_clips
 from .codec import CodecSettings, train_codec
 from .workers import (
@@ -39,6 +40,9 @@ more of it at first.
 """
 NEARLY_NOISE = (960, 1000)
 PROBE_TIMESTEP = 980
+TOY_SHARE, FINE_TOY_SHARE = 0.3, 0.6
+"""Share of toys among the clips of the first and of the second stage."""
+FINE_RATE = 8e-4
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class UNetSettings:
     save_every: int = 250
     probe_every: int = 100
     device: str = "cpu"
+    start: str = ""
+    """State of a first stage that this one grows from; empty: from nothing."""
 
 
 def motion_weights(step: int, settings: UNetSettings) -> np.ndarray:
@@ -205,7 +211,8 @@ def _optimizer(unet: UNet3DConditionModel) -> torch.optim.AdamW:
 
 def _unet_worker(rank: int, workers: int, settings: UNetSettings, report: Report | None) -> None:
     work_dir = Path(settings.work_dir)
-    unet = build_demo_unet(settings.seed).to(settings.device).eval()  # no dropout: a resumed run is the same run
+    unet = grow(load_trained_unet(Path(settings.start))[0]) if settings.start else build_demo_unet(settings.seed)
+    unet = unet.to(settings.device).eval().requires_grad_(True)  # no dropout: a resumed run is the same run
     keep_precise(identity_path(unet))
     optimizer, ema = _optimizer(unet), Ema(unet, settings.ema)
     state_path = work_dir / "unet_state.safetensors"
@@ -250,8 +257,11 @@ def train_unet(settings: UNetSettings, *, workers: int, report: Report) -> Path:
 def load_trained_unet(state_path: Path) -> tuple[UNet3DConditionModel, int]:
     """The averaged network of a training state, frozen, and its step."""
     packed, facts = load_state(state_path)
+    weights = {k[4:]: v for k, v in packed.items() if k.startswith("ema.")}
     unet = build_demo_unet()
-    unet.load_state_dict({k[4:]: v for k, v in packed.items() if k.startswith("ema.")})
+    if weights.keys() != unet.state_dict().keys():
+        unet = grow(unet)
+    unet.load_state_dict(weights)
     return unet.eval().requires_grad_(False), facts["step"]
 
 
@@ -262,6 +272,7 @@ def train_base(
     codec_steps: int = 6000,
     clips: int = 24000,
     steps: int = 6000,
+    fine_steps: int = 5000,
     batch: int = 8,
     seed: int = 0,
     device: str = "cpu",
@@ -274,7 +285,8 @@ def train_base(
         workers: single-thread processes, one per core; 1 with a GPU.
         codec_steps: optimiser steps of the autoencoder.
         clips: how many training clips are drawn.
-        steps: optimiser steps of the UNet, with ``batch`` clips per worker each.
+        steps: optimiser steps of the UNet's first stage, with ``batch`` clips per worker each.
+        fine_steps: steps of the second stage: attention on the fine level too, and more toys.
         batch: clips per worker and step.
         seed: of everything random; the same seed and number of workers give the same model.
         device: ``cpu`` or ``cuda``.
@@ -288,9 +300,16 @@ def train_base(
     if not (work_dir / "codec.safetensors").exists():
         codec = CodecSettings(work_dir=str(work_dir), steps=codec_steps, seed=seed, device=device)
         train_codec(codec, workers=workers, report=report)
-    build_clips(work_dir, count=clips, seed=seed, workers=workers, device=device, report=report)
-    unet = UNetSettings(work_dir=str(work_dir), steps=steps, batch=batch, seed=seed, device=device)
-    return train_unet(unet, workers=workers, report=report)
+    pool = {"count": clips, "workers": workers, "device": device, "report": report}
+    build_clips(work_dir, toy_share=TOY_SHARE, seed=seed, **pool)
+    first = UNetSettings(work_dir=str(work_dir), steps=steps, batch=batch, seed=seed, device=device)
+    start = train_unet(first, workers=workers, report=report)
+    fine_dir = work_dir / "fine"
+    fine_dir.mkdir(exist_ok=True)
+    shutil.copy(work_dir / "codec.safetensors", fine_dir)
+    build_clips(fine_dir, toy_share=FINE_TOY_SHARE, seed=seed + 1, **pool)
+    fine = replace(first, work_dir=str(fine_dir), steps=fine_steps, seed=seed + 1, start=str(start), unbalanced_steps=0)
+    return train_unet(replace(fine, learning_rate=FINE_RATE, blend_steps=1), workers=workers, report=report)
 
 
 def log_file(path: Path) -> Report:

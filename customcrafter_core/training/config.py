@@ -36,6 +36,8 @@ class TrainConfig:
     prior_weight: float = 1.0
     """alpha in ``L = L_video + alpha · L_pr`` (eq. 4); without prior images there is no second term."""
     captions: tuple[str, ...] = CAPTIONS
+    min_snr_gamma: float = 0.0
+    """Weigh the loss by ``min(SNR, gamma) / SNR`` (Hang et al. 2023), which spares late timesteps; 0, the paper's: no weight."""
     width: int = 0
     height: int = 0
     fps: int = 0
@@ -48,7 +50,7 @@ class TrainConfig:
         for name in ("steps", "rank", "frames", "batch"):
             if getattr(self, name) < 1:
                 raise InputError(expected=f"{name} of 1 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
-        for name in ("lr", "token_lr", "weight_decay", "prior_weight"):
+        for name in ("lr", "token_lr", "weight_decay", "prior_weight", "min_snr_gamma"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0 or (name == "lr" and value == 0):
                 raise InputError(

@@ -148,7 +148,9 @@ class _Source:
         tokenizer = PromptTokenizer({config.placeholder: 1})
         stills = StillVideos.encode(model, images_to_tensor([photo.image for photo in photos], *size))
         wordings = [[photo.caption] if photo.caption else config.captions for photo in photos]
-        return cls(stills, [tokenizer([caption.replace("{}", called) for caption in captions]) for captions in wordings])
+        return cls(
+            stills, [tokenizer([caption.replace("{}", called) for caption in captions]) for captions in wordings]
+        )
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,16 @@ class _Batches:
         text = encode_ids(model.text_encoder, ids).to(model.dtype)
         fps = torch.full((len(x0),), self.config.fps or model.defaults.fps, device=model.device)
         predicted = model.unet(noised, timesteps.to(model.device), text, timestep_cond=fps).sample
-        error = (predicted.float() - noise.to(model.device)).pow(2)
+        error = (predicted.float() - noise.to(model.device)).pow(2).mean((1, 2, 3, 4))
+        error = error * self._weights(model, timesteps).to(error)
         return [part.mean() for part in error.chunk(len(self.sources))]
+
+    def _weights(self, model: VideoCrafter2, timesteps: torch.Tensor) -> torch.Tensor:
+        """Weight of each still video's loss ``(b,)``."""
+        if not self.config.min_snr_gamma:
+            return torch.ones(len(timesteps))
+        snr = (model.schedule.signal[timesteps] / model.schedule.noise[timesteps]) ** 2
+        return snr.clamp(max=self.config.min_snr_gamma) / snr
 
     def _draw(self, source: _Source) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents ``(b, c, t, h, w)`` of still videos and token ids ``(b, 77)`` of their captions."""
