@@ -95,8 +95,15 @@ def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: M
         save_file(dict(tensors), partial, metadata=dict(metadata))
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())  # the library leaves it readable to its owner alone
         os.replace(partial, path)
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -8,6 +8,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -300,7 +301,7 @@ def train_base(
     if not (work_dir / "codec.safetensors").exists():
         codec = CodecSettings(work_dir=str(work_dir), steps=codec_steps, seed=seed, device=device)
         train_codec(codec, workers=workers, report=report)
-    pool = {"count": clips, "workers": workers, "device": device, "report": report}
+    pool: dict[str, Any] = {"count": clips, "workers": workers, "device": device, "report": report}
     build_clips(work_dir, toy_share=TOY_SHARE, seed=seed, **pool)
     first = UNetSettings(work_dir=str(work_dir), steps=steps, batch=batch, seed=seed, device=device)
     start = train_unet(first, workers=workers, report=report)

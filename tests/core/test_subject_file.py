@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,12 @@ def test_names_are_those_that_the_hosts_lora_loader_reads(model: VideoCrafter2, 
 def failing_save(tensors: Any, file: Path, metadata: Any = None) -> None:
     Path(file).write_bytes(b"half of it")
     raise RuntimeError("power cut")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as in POSIX")
+def test_others_can_read_it_as_any_new_file(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_failure_while_writing_leaves_the_old_file(
