@@ -161,6 +161,7 @@ def test_tensors_that_are_not_contiguous_or_share_a_storage(
     assert len({state[name].untyped_storage().data_ptr() for name in names}) == 1
     torch.save({"state_dict": state}, tmp_path / "model.ckpt", _use_new_zipfile_serialization=zipped)
     assert_same(load(tmp_path / "model.ckpt"), expected)
+    assert_same(load(tmp_path / "model.ckpt", dtype=torch.float16), expected, torch.float16)  # read, not mapped
 
 
 @pytest.mark.parametrize(
