@@ -172,7 +172,7 @@ def make_model(base: VideoCrafter2, dtype: torch.dtype | None) -> ModelPatcher:
 
 def base_of(model: ModelPatcher) -> VideoCrafter2 | None:
     """The base model (UNet and sizes) behind a MODEL; None if it is another model."""
-    return getattr(model.model, "base", None) if type(model.model).__name__ == VideoCrafter2Model.__name__ else None
+    return model.model.base if isinstance(model.model, VideoCrafter2Model) else None
 
 
 def require_base(model: ModelPatcher) -> VideoCrafter2:

@@ -79,3 +79,10 @@ def run_once(scene: Scene) -> None:
     pixels = scene.add("VAEDecode", vae=scene.vae, samples=scene.dynamic_sampler()[0])[0]
     scene.keep(pixels, "pixels")
     scene.run()
+
+
+def test_unload_button(bench: Bench) -> None:
+    expected = base_and_subject(bench)
+    bench.host.post("/free", {"unload_models": True, "free_memory": True})
+    for result, wanted in zip(base_and_subject(bench), expected, strict=True):
+        assert torch.equal(result, wanted)
