@@ -86,16 +86,14 @@ def test_runs(bench: Bench, graph: Graph) -> None:
 
 def stand_in(bench: Bench, api: dict[str, Any]) -> None:
     """Put test files in the place of the user's own."""
-    subject = (bench.host.base / "models" / "loras" / "first.safetensors").name
+    own = any(node["inputs"].get("subject") == workflows.MY_SUBJECT for node in api.values())
     for number, node in list(api.items()):
         inputs = node["inputs"]
-        if inputs.get("subject") == workflows.MY_SUBJECT:  # a subject of the test model, so on the test model
-            inputs["subject"] = subject
-        if node["class_type"] == "CustomCrafterLoadVideoCrafter2" and "CustomCrafterLoadSubject" in {
-            other["class_type"] for other in api.values()
-        }:
+        if own and node["class_type"] == "CustomCrafterLoadSubject":  # a subject of the test model, so on that model
+            inputs["subject"] = "first.safetensors"
+        if own and node["class_type"] == "CustomCrafterLoadVideoCrafter2":
             inputs["checkpoint"] = "reference.safetensors"
-        if node["class_type"] == "CustomCrafterEmptyVideoLatent":
+        if own and node["class_type"] == "CustomCrafterEmptyVideoLatent":
             inputs.update(width=64, height=48, frames=4)
         if node["class_type"] == "CheckpointLoaderSimple":
             replace_checkpoint(bench, api, number)
