@@ -22,6 +22,13 @@ UNET_INPUT = UNET_PREFIX + "input_blocks.0.0.weight"
 UNET_CONTEXT = UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 TEXT_TOKENS = TEXT_PREFIX + "token_embedding.weight"
 VAE_LATENT = VAE_PREFIX + "post_quant_conv.weight"
+TEXT_POSITIONS = TEXT_PREFIX + "positional_embedding"
+UNET_OUTPUT = UNET_PREFIX + "out.2.weight"
+VAE_PIXELS = VAE_PREFIX + "encoder.conv_in.weight"
+
+VOCABULARY = 49408  # of CLIP's tokenizer; learned tokens follow behind it
+PROMPT_LENGTH = 77  # ids, start and end included
+RGB = 3
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -218,7 +225,7 @@ def _unet(shapes: Shapes, hidden: HiddenSizes) -> UNetGeometry:
     channels = tuple(_size(shapes, f"{blocks}{level[0]}.0.out_layers.3.weight", 0) for level in levels)
     return UNetGeometry(
         in_channels=_size(shapes, UNET_INPUT, 1),
-        out_channels=_size(shapes, UNET_PREFIX + "out.2.weight", 0),
+        out_channels=_size(shapes, UNET_OUTPUT, 0),
         channels=channels,
         blocks_per_level=len(levels[0]),
         attends=tuple(_has(shapes, f"{blocks}{level[0]}.1.") for level in levels),
@@ -233,7 +240,7 @@ def _text(shapes: Shapes, hidden: HiddenSizes) -> TextGeometry:
     resblocks = TEXT_PREFIX + "transformer.resblocks."
     return TextGeometry(
         vocab_size=_size(shapes, TEXT_TOKENS, 0),
-        positions=_size(shapes, TEXT_PREFIX + "positional_embedding", 0),
+        positions=_size(shapes, TEXT_POSITIONS, 0),
         width=width,
         mlp_width=_size(shapes, resblocks + "0.mlp.c_fc.weight", 0),
         layers=_count(shapes, re.escape(resblocks) + r"(\d+)\.") - 1,
@@ -245,7 +252,7 @@ def _vae(shapes: Shapes, hidden: HiddenSizes) -> VAEGeometry:
     down = VAE_PREFIX + "encoder.down."
     levels = _count(shapes, re.escape(down) + r"(\d+)\.")
     return VAEGeometry(
-        image_channels=_size(shapes, VAE_PREFIX + "encoder.conv_in.weight", 1),
+        image_channels=_size(shapes, VAE_PIXELS, 1),
         latent_channels=_size(shapes, VAE_LATENT, 0),
         channels=tuple(_size(shapes, f"{down}{i}.block.0.conv1.weight", 0) for i in range(levels)),
         blocks_per_level=_count(shapes, re.escape(down) + r"0\.block\.(\d+)\."),
@@ -273,6 +280,14 @@ def _check_widths(geometry: Geometry, text_head_dim: int) -> None:
         problems.append(
             f"{unet.in_channels} channels in {UNET_INPUT} against {vae.latent_channels} latent ones in {VAE_LATENT}"
         )
+    if unet.out_channels != unet.in_channels:
+        problems.append(f"{unet.out_channels} channels in {UNET_OUTPUT} against {unet.in_channels} in {UNET_INPUT}")
+    if text.vocab_size != VOCABULARY:
+        problems.append(f"{text.vocab_size} words in {TEXT_TOKENS} against {VOCABULARY} of the tokenizer")
+    if text.positions < PROMPT_LENGTH:
+        problems.append(f"{text.positions} positions in {TEXT_POSITIONS} against {PROMPT_LENGTH} of a prompt")
+    if vae.image_channels != RGB:
+        problems.append(f"{vae.image_channels} channels in {VAE_PIXELS} against {RGB} colours")
     if problems:
         raise InputError(
             expected="widths that divide and fit each other",

@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from customcrafter_core.base_model import loading
 from customcrafter_core.base_model.conversion import SCHEDULE_BUFFERS
 from customcrafter_core.base_model.fingerprint import fingerprint
-from customcrafter_core.base_model.geometry import METADATA_KEY, HiddenSizes
+from customcrafter_core.base_model.geometry import METADATA_KEY, PROMPT_LENGTH, VOCABULARY, HiddenSizes, read_geometry
 from customcrafter_core.base_model.loading import load_videocrafter2, plan
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.tensor_file import TensorInfo, open_tensor_file
+from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer
 from customcrafter_core.base_model.writing import write_checkpoint
 from customcrafter_core.errors import InputError
 
@@ -34,6 +35,8 @@ UNET = "model.diffusion_model."
 CONV = UNET + "input_blocks.1.0.in_layers.2.weight"
 QUERY = UNET + "input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
 TEXT_QKV = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
+TOKENS = "cond_stage_model.model.token_embedding.weight"
+POSITIONS = "cond_stage_model.model.positional_embedding"
 
 
 @pytest.fixture(scope="module")
@@ -675,3 +678,26 @@ def test_head_widths_and_groups_that_do_not_divide(
 def test_metadata_of_others_is_left_alone(tmp_path: Path, state: State, expected: VideoCrafter2) -> None:
     save_file(state, tmp_path / "m.safetensors", metadata={"format": "pt", "modelspec.title": json.dumps({"a": 1})})
     assert_same(load(tmp_path / "m.safetensors"), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({TOKENS: (100, 8)}, [f"100 words in {TOKENS}", "49408"]),
+        ({POSITIONS: (76, 8)}, [f"76 positions in {POSITIONS}", "77"]),
+        ({UNET + "out.2.weight": (8, 4, 3, 3)}, [f"8 channels in {UNET}out.2.weight", f"4 in {UNET}input_blocks.0.0"]),
+        ({"first_stage_model.encoder.conv_in.weight": (4, 4, 3, 3)}, ["4 channels in first_stage_model.encoder.conv_in"]),
+    ],
+    ids=["vocabulary", "positions", "output", "pixels"],
+)  # fmt: skip
+def test_sizes_that_loading_would_accept_and_using_would_not(
+    state: State, change: dict[str, tuple[int, ...]], found: list[str]
+) -> None:
+    shapes = {name: tuple(value.shape) for name, value in state.items()} | change
+    error = refusal(lambda: read_geometry(shapes, tiny_models.HIDDEN))
+    assert all(words in error.found for words in found)
+
+
+def test_the_vocabulary_is_the_tokenizers() -> None:
+    assert clip_tokenizer().vocab_size == VOCABULARY
+    assert PromptTokenizer().length == PROMPT_LENGTH

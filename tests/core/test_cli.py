@@ -239,7 +239,7 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with VideoCrafter2's head width and norm groups, as a torch checkpoint with extras."""
     geometry = Geometry(
         UNetGeometry(4, 4, (64, 64), 1, (True, False), 64, head_dim=64, norm_groups=32),
-        TextGeometry(vocab_size=100, positions=77, width=64, mlp_width=64, layers=1, heads=1),
+        TextGeometry(vocab_size=49408, positions=77, width=64, mlp_width=64, layers=1, heads=1),
         VAEGeometry(3, 4, (32, 32), 1, norm_groups=32),
     )
     torch.manual_seed(0)
