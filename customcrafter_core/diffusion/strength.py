@@ -34,9 +34,9 @@ class TwoPhase:
     def __post_init__(self) -> None:
         _finite("lambda_s", self.lambda_s)
         _finite("lambda_l", self.lambda_l)
-        if not float(self.k).is_integer() or self.k < 0:
+        if not _is_count(self.k):
             raise InputError(
-                expected="K, a whole number of steps, 0 or more", found=f"{self.k}", remedy=f"The paper uses {K}."
+                expected="K, a whole number of steps, 0 or more", found=_shown(self.k), remedy=f"The paper uses {K}."
             )
 
     def __call__(self, step: int, steps: int) -> float:
@@ -128,5 +128,19 @@ def _finite(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InputError(expected=f"a finite {name}", found=f"{value}", remedy="The paper uses 0.4 and 0.8.")
+        raise InputError(expected=f"a finite {name}", found=_shown(value), remedy="The paper uses 0.4 and 0.8.")
     return number
+
+
+def _is_count(value: Any) -> bool:
+    try:
+        return float(value).is_integer() and bool(value >= 0)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!s:.40}"
+    except ValueError:  # Python does not write out whole numbers of thousands of digits
+        return "a number of thousands of digits"

@@ -248,11 +248,18 @@ def test_strengths_that_are_not_finite_are_refused(value: float) -> None:
         assert "finite" in error.value.expected and str(value) in error.value.found and error.value.remedy
 
 
-@pytest.mark.parametrize("k", [-1, 2.5, math.nan, math.inf])
+@pytest.mark.parametrize("k", [-1, 2.5, math.nan, math.inf, "x", "5", None])
 def test_k_that_is_no_count_is_refused(k: Any) -> None:
     with pytest.raises(InputError) as error:
         TwoPhase(k=k)
     assert "K" in error.value.expected and str(k) in error.value.found and "5" in error.value.remedy
+
+
+@pytest.mark.parametrize("k", [10**400, 1 << 99999], ids=["beyond float", "beyond str"])
+def test_k_beyond_all_numbers_is_refused(k: int) -> None:
+    with pytest.raises(InputError) as error:
+        TwoPhase(k=k)
+    assert len(str(error.value)) < 200
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "strong"])
