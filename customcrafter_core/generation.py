@@ -11,7 +11,7 @@ import torch
 from .base_model.model import VideoCrafter2
 from .diffusion.ddim import ETA, STEPS, DDIMStep, ddim_sample
 from .diffusion.guidance import GuidanceBatch, GuidedUNet
-from .diffusion.strength import StrengthSchedule, TwoPhase, strengths_of
+from .diffusion.strength import StrengthSchedule, strengths_of
 from .errors import InputError
 from .subject.adapter import attached
 from .subject.prompts import encode_prompts, missing_tokens
@@ -25,7 +25,13 @@ class AppliedSubject:
     """A subject and how strong it is at each step."""
 
     subject: Subject
-    strength: StrengthSchedule = field(default_factory=TwoPhase)
+    strength: StrengthSchedule | None = None
+    """None: as the subject recommends."""
+
+    @property
+    def schedule(self) -> StrengthSchedule:
+        """The strength at each step."""
+        return self.subject.recommended if self.strength is None else self.strength
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def generate(
     settings = resolve(model, settings)
     shape = model.latent_shape(settings.width, settings.height, settings.frames, settings.batch)
     timesteps = model.schedule.ddim_timesteps(settings.steps)
-    schedules = [strengths_of(applied.strength, len(timesteps)) for applied in subjects]
+    schedules = [strengths_of(applied.schedule, len(timesteps)) for applied in subjects]
     learned = [applied.subject for applied in subjects]
     for subject in learned:
         check_fits(subject, model, any_base=any_base)

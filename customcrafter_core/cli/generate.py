@@ -207,7 +207,7 @@ def _record(
         "device": model.device.type,
         "any_base": options.any_base,
         "subjects": [
-            {"file": Path(choice.path).name, "trigger": applied.subject.trigger, "strength": asdict(applied.strength)}  # type: ignore[call-overload]
+            {"file": Path(choice.path).name, "trigger": applied.subject.trigger, "strength": asdict(applied.schedule)}  # type: ignore[call-overload]
             for choice, applied in zip(choices, subjects, strict=True)
         ],
         "applied": [

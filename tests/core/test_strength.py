@@ -188,7 +188,7 @@ def test_thirty_steps_are_thirty_one_and_k_counts_on_them(run: Callable[..., Gen
 
 
 def test_the_papers_values_are_the_default(subject: Subject) -> None:
-    assert strengths_of(AppliedSubject(subject).strength, 50) == [0.4] * 5 + [0.8] * 45
+    assert strengths_of(AppliedSubject(subject).schedule, 50) == [0.4] * 5 + [0.8] * 45
 
 
 @pytest.mark.parametrize(("steps", "first", "count"), [(1, 1, 1), (2, 501, 2), (50, 981, 50), (1000, 999, 999)])
@@ -434,3 +434,11 @@ def test_gradient_flags_of_a_trainable_network_are_given_back(model: VideoCrafte
     with attached(unet, [subject]):
         pass
     assert all(parameter.requires_grad for parameter in unet.parameters())
+
+
+def test_without_a_strength_the_subjects_own_recommendation_holds(
+    run: Callable[..., Generation], subject: Subject
+) -> None:
+    own = replace(subject, recommended=TwoPhase(0.1, 0.3, 1))
+    assert run(AppliedSubject(own)).strengths == [(0.1,), (0.3,), (0.3,)]
+    assert run(AppliedSubject(own, Constant(0.5))).strengths == [(0.5,)] * 3
