@@ -33,6 +33,32 @@ def _words() -> frozenset[str]:
     return frozenset(clip_tokenizer().get_vocab())
 
 
+def ids_of(text: str) -> list[int]:
+    """CLIP's ids of a text, without start and end.
+
+    Raises:
+        InputError: the text cannot be written as UTF-8, as after reading it in another encoding.
+    """
+    check_text(text)
+    return clip_tokenizer()(text, add_special_tokens=False).input_ids
+
+
+def check_text(text: str) -> None:
+    """Refuse text that holds bytes which are no UTF-8; Python reads them as lone surrogates.
+
+    Raises:
+        InputError: there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            expected="text in UTF-8",
+            found=ascii(text),
+            remedy="Write it again, or set the terminal to UTF-8.",
+        ) from error
+
+
 class PromptTokenizer:
     """CLIP's tokenizer plus learned tokens; the ``i``-th vector of all learned tokens has id ``vocab_size + i``."""
 
@@ -78,11 +104,11 @@ class PromptTokenizer:
         while rest:
             found = [(rest.find(p), -len(p), p) for p in self._ids if p in rest]
             if not found:
-                yield clip_tokenizer()(rest, add_special_tokens=False).input_ids
+                yield ids_of(rest)
                 return
             start, _, placeholder = min(found)
             if rest[:start]:
-                yield clip_tokenizer()(rest[:start], add_special_tokens=False).input_ids
+                yield ids_of(rest[:start])
             yield self._ids[placeholder]
             rest = rest[start + len(placeholder) :]
 
@@ -91,8 +117,9 @@ def check_placeholder(placeholder: str) -> None:
     """Refuse a learned token that prompts could not hold or that is an ordinary word.
 
     Raises:
-        InputError: it is empty, contains spaces or is one token of CLIP's vocabulary.
+        InputError: it is empty, contains spaces, is one token of CLIP's vocabulary or no UTF-8.
     """
+    check_text(placeholder)
     if not placeholder or any(letter.isspace() for letter in placeholder):
         found = repr(placeholder)
     elif placeholder in _words() or f"{placeholder.lower()}</w>" in _words():

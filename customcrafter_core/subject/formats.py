@@ -20,7 +20,7 @@ from ..base_model.geometry import UNET_PREFIX
 from ..base_model.key_tables import Table, rename, unet_table
 from ..base_model.model import VideoCrafter2
 from ..base_model.tensor_file import TensorFile, open_tensor_file
-from ..base_model.text import check_placeholder, clip_tokenizer
+from ..base_model.text import check_placeholder, ids_of
 from ..base_model.writing import save_atomically
 from ..errors import InputError, some_names
 from .file import PREFIX, TOKEN, factor_tensors, plain_tensor
@@ -184,9 +184,9 @@ def class_embedding(model: VideoCrafter2, class_word: str) -> torch.Tensor:
     """The text encoder's own row ``(1, d)`` for a class word; the mean of its rows if it is several tokens.
 
     Raises:
-        InputError: the class word is empty.
+        InputError: the class word is empty or no UTF-8.
     """
-    ids = clip_tokenizer()(class_word, add_special_tokens=False).input_ids
+    ids = ids_of(class_word)
     if not ids:
         raise InputError(
             expected="a class word", found=repr(class_word), remedy="Say what the subject is, such as: dog."

@@ -16,6 +16,7 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer, encode_ids, learned_tokens
 from customcrafter_core.errors import InputError
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.subject.formats import class_embedding
 from customcrafter_core.subject.prompts import encode_prompts, missing_tokens
 from customcrafter_core.subject.subject import Subject
 
@@ -239,3 +240,17 @@ def test_the_empty_prompt_makes_a_video(model: VideoCrafter2) -> None:
     assert relative_l2(guided.latent, plain.latent) < 1e-4
     video = model.decode(plain.latent)
     assert video.shape == (1, 2, 16, 32, 3) and 0 <= float(video.min()) <= float(video.max()) <= 1
+
+
+def test_text_that_is_no_utf8_is_refused(model: VideoCrafter2) -> None:
+    """As Python reads an argument that was typed in Latin-1."""
+    word = b"h\xfcndchen".decode("utf-8", "surrogateescape")
+    for action in (
+        lambda: generate(model, replace(SETTINGS, prompt=f"a {word}")),
+        lambda: generate(model, replace(SETTINGS, negative=word)),
+        lambda: class_embedding(model, word),
+        lambda: PromptTokenizer({f"<{word}>": 1}),
+    ):
+        error = refusal(action)
+        assert "UTF-8" in error.expected and "\\udcfc" in error.found
+        str(error).encode()
