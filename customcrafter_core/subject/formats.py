@@ -160,7 +160,7 @@ def _adapter_config(file: TensorFile) -> _AdapterConfig:
         if not math.isfinite(alpha) or found:
             raise ValueError(str(found or {"lora_alpha": alpha}))
         return _AdapterConfig(alpha, bool(config.get("use_rslora")))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError) as error:
         raise InputError(
             expected=f"a plain LoRA with a number as lora_alpha in {'its metadata' if stored else beside.name}",
             found=f"{type(error).__name__}: {error}",
