@@ -13,6 +13,8 @@ from ..subject.subject import PLACEHOLDER
 # The authors' captions; {} is the subject as prompts call it, or the class word for prior images.
 CAPTIONS = ("video of a {}", "{}", "a static video of a {}", "a {}")
 
+LARGEST_RATE = 1.0  # of learning; far above what learns anything, far below what float32 cannot hold
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -52,9 +54,13 @@ class TrainConfig:
                 raise InputError(expected=f"{name} of 1 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
         for name in ("lr", "token_lr", "weight_decay", "prior_weight", "min_snr_gamma"):
             value = getattr(self, name)
-            if not math.isfinite(value) or value < 0 or (name == "lr" and value == 0):
+            most = LARGEST_RATE if name in ("lr", "token_lr") else math.inf
+            if not math.isfinite(value) or not 0 <= value <= most or (name == "lr" and value == 0):
+                at_most = "" if most == math.inf else f" of at most {most}"
                 raise InputError(
-                    expected=f"a positive, finite {name}", found=f"{value}", remedy=f"The default is {_default(name)}."
+                    expected=f"a positive, finite {name}{at_most}",
+                    found=f"{value}",
+                    remedy=f"The default is {_default(name)}.",
                 )
         if not self.captions or any(caption.count("{}") != 1 for caption in self.captions):
             raise InputError(
@@ -73,7 +79,7 @@ def _default(name: str) -> Any:
 # Named starting points. `demo` was measured on the demo world only: 1.4 billion parameters need far smaller steps.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "demo": {"steps": 400, "lr": 2e-3, "frames": 4, "batch": 2},
+    "demo": {"steps": 300, "lr": 1e-3, "frames": 2, "batch": 4, "min_snr_gamma": 1.0},
 }
 
 
