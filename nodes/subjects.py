@@ -98,11 +98,11 @@ class ApplySubject(io.ComfyNode):
             display_name="Apply Subject",
             category=host.CATEGORY,
             description="Put a subject on the model at constant strength and teach its token to the text encoder. "
-            "Connect only CLIP when the Dynamic Weighted KSampler gets the subject itself.",
+            "When the Dynamic Weighted KSampler gets the subject itself, use Teach Token instead.",
             inputs=[
+                io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
+                io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
                 SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
-                io.Model.Input("model", optional=True, tooltip="The MODEL of Load VideoCrafter2."),
-                io.Clip.Input("clip", optional=True, tooltip="The CLIP of Load VideoCrafter2."),
                 io.Float.Input(
                     "strength", default=LAMBDA_L, min=-3.0, max=3.0, step=0.01, tooltip="How strong the subject is."
                 ),
@@ -112,17 +112,45 @@ class ApplySubject(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, subject: Any, strength: float, model: Any = None, clip: Any = None, any_base: bool = False
-    ) -> io.NodeOutput:
+    def execute(cls, model: Any, clip: Any, subject: Any, strength: float, any_base: bool = False) -> io.NodeOutput:
         """Apply."""
-        if model is not None:
-            from .native.dynamic import subject_patches
-            from .native.subject import take_subject
+        from .native.dynamic import subject_patches
+        from .native.subject import take_subject
 
-            model = take_subject(model, subject, any_base=any_base)
-            model.add_patches(subject_patches(subject), strength)
+        model = take_subject(model, subject, any_base=any_base)
+        model.add_patches(subject_patches(subject), strength)
         return io.NodeOutput(model, teach(clip, subject))
+
+
+class TeachToken(io.ComfyNode):
+    """A subject's token for the text encoder, the model left alone."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterTeachToken",
+            display_name="Teach Token",
+            category=host.CATEGORY,
+            description="Teach a subject's token, such as <new1>, to the text encoder; the model stays as it is. For "
+            "the Dynamic Weighted KSampler, which puts the subject on the model itself.",
+            search_aliases=["CustomCrafter token", "subject prompt", "textual inversion"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
+                SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
+            ],
+            outputs=[
+                io.Clip.Output(display_name="clip", tooltip="The text encoder that knows the subject's token."),
+                io.String.Output(
+                    display_name="trigger", tooltip="How it is called in a prompt, such as <new1> teddy bear."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, subject: Any) -> io.NodeOutput:
+        """Teach."""
+        return io.NodeOutput(teach(clip, subject), subject.trigger)
 
 
 def any_base_input() -> io.Input:
@@ -146,9 +174,7 @@ def model_and_clip() -> list[io.Output]:
 
 
 def teach(clip: Any, subject: Any) -> Any:
-    """The CLIP with the subject's token, if there is a CLIP."""
-    if clip is None:
-        return None
+    """The CLIP with the subject's token."""
     from .native.text import learn_token
 
     return learn_token(clip, subject.placeholder, subject.embedding)
@@ -214,4 +240,4 @@ def new_file(folder: Path, stem: str, overwrite: bool) -> Path:
     return path
 
 
-NODES = [LoadSubject, ApplySubject, SaveSubject]
+NODES = [LoadSubject, ApplySubject, TeachToken, SaveSubject]

@@ -22,7 +22,7 @@ DEMO_SUBJECT = "CustomCrafter demo subject (built in)"
 MY_SUBJECT, MY_CHECKPOINT, MY_LORA = "my_subject.safetensors", "my_checkpoint.safetensors", "my_lora.safetensors"
 DEMO_SIZE = {"width": 32, "height": 32, "frames": 8, "batch_size": 1}
 PLAIN_PROMPT = "a red circle moving right on a white background"
-SUBJECT_PROMPT = "a <new1> toy moving right on a white background"
+SUBJECT_PROMPT = "a <new1> square moving left on a gray background"
 SEED = 7
 
 
@@ -38,10 +38,7 @@ def load(graph: Graph, prompt: str, subject: str | None) -> dict[str, Link]:
     clip = loaded[1]
     if subject is not None:
         found["subject"] = graph.add(0, "CustomCrafterLoadSubject", subject=subject)[0]
-        clip = graph.add(
-            0, "CustomCrafterApplySubject", title="Teach the token to the text encoder",
-            subject=found["subject"], clip=clip,
-        )[1]  # fmt: skip
+        clip = graph.add(0, "CustomCrafterTeachToken", clip=clip, subject=found["subject"])[0]
     found["positive"] = graph.add(1, "CLIPTextEncode", title="What the video shows", clip=clip, text=prompt)[0]
     found["negative"] = graph.add(1, "CLIPTextEncode", title="What it does not show", clip=clip, text="")[0]
     found["latent_image"] = graph.add(1, "CustomCrafterEmptyVideoLatent", **DEMO_SIZE, model=loaded[0])[0]
@@ -52,7 +49,7 @@ def sample(graph: Graph, found: dict[str, Link], column: int, title: str = "", *
     """The Dynamic Weighted KSampler."""
     given = {name: link for name, link in found.items() if name != "vae"}
     return graph.add(
-        column, "CustomCrafterDynamicWeightedKSampler", title=title, **given, seed=SEED, steps=50, cfg=6.0, **strength
+        column, "CustomCrafterDynamicWeightedKSampler", title=title, **given, seed=SEED, steps=50, cfg=3.5, **strength
     )
 
 

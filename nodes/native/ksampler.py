@@ -122,7 +122,7 @@ def check_token(settings: Run) -> None:
     used = any(strengths_of(settings.schedule, settings.steps))
     if subject is not None and told and used and not any(subject.placeholder in tokens for tokens in told):
         raise InputError(
-            expected=f"{subject.placeholder} in the positive prompt, encoded by the CLIP of Apply Subject",
+            expected=f"{subject.placeholder} in the positive prompt, encoded by a CLIP that knows it",
             found="a prompt without it, or a CLIP that does not know it",
-            remedy=f"Write {subject.trigger!r} and connect the CLIP output of Apply Subject.",
+            remedy=f"Write {subject.trigger!r} and encode it with the CLIP output of Teach Token.",
         )

@@ -37,7 +37,7 @@ class Scene:
         self.subject: list[Any] | None = None
         if subject is not None:
             self.subject = self.load_subject(subject)
-            self.clip = add("CustomCrafterApplySubject", subject=self.subject, clip=self.clip, strength=0.8)[1]
+            self.clip = add("CustomCrafterTeachToken", clip=self.clip, subject=self.subject)[0]
         self.encode(prompt)
         self.latent = add("CustomCrafterEmptyVideoLatent", **SIZE, batch_size=1, model=self.model)[0]
 

@@ -58,7 +58,7 @@ def test_prompt_weights_reach_the_token(bench: Bench) -> None:
 def test_subject_under_another_token(bench: Bench) -> None:
     scene = bench.scene(prompt="a <other> teddy bear runs", subject=None)
     subject = scene.add("CustomCrafterLoadSubject", subject="first.safetensors", token="<other>")
-    scene.clip = scene.add("CustomCrafterApplySubject", subject=subject[0], clip=scene.clip, strength=1.0)[1]
+    scene.clip = scene.add("CustomCrafterTeachToken", clip=scene.clip, subject=subject[0])[0]
     scene.encode("a <other> teddy bear runs")
     plain = bench.scene()
     ((expected, _),) = plain.result(plain.positive)

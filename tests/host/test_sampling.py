@@ -109,7 +109,9 @@ def test_equal_strengths_are_a_plain_lora(bench: Bench) -> None:
     scene = bench.scene()
     ours = scene.dynamic_sampler(0.7, 0.7, 2, sampler_name="ddim")[0]
     loader = scene.host_sampler(model=scene.lora(0.7))[0]
-    constant = scene.add("CustomCrafterApplySubject", subject=scene.subject, model=scene.model, strength=0.7)[0]
+    constant = scene.add(
+        "CustomCrafterApplySubject", model=scene.model, clip=scene.clip, subject=scene.subject, strength=0.7
+    )[0]
     result, expected, applied = scene.result(ours, loader, scene.host_sampler(model=constant)[0])
     assert distance(result, expected) < 1e-6
     assert torch.equal(applied, expected)

@@ -141,9 +141,7 @@ def test_two_subjects_of_one_token(bench: Bench, model: VideoCrafter2) -> None:
     twin = small_subjects.random_subject(model, seed=77)
     save_subject(twin, models(bench) / "loras" / "twin.safetensors")
     scene = bench.scene()
-    scene.clip = scene.add(
-        "CustomCrafterApplySubject", subject=scene.load_subject("twin"), clip=scene.clip, strength=1.0
-    )[1]
+    scene.clip = scene.add("CustomCrafterTeachToken", clip=scene.clip, subject=scene.load_subject("twin"))[0]
     scene.encode("a <new1> bear")
     scene.keep(scene.dynamic_sampler()[0])
     assert "a token of its own" in refused(scene)
