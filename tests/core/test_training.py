@@ -95,7 +95,7 @@ def test_an_exception_leaves_the_model_as_it_was(model: VideoCrafter2) -> None:
 
 def test_loss_that_is_not_finite_is_an_error(model: VideoCrafter2) -> None:
     with pytest.raises(InputError, match="learning rate"):
-        train_subject(model, photos(), TrainConfig("dog", steps=50, lr=1e18, **SIZE))
+        train_subject(model, photos(), TrainConfig("dog", steps=1, prior_weight=1e300, **SIZE), prior=photos(1))
 
 
 BAD_SETTINGS = [
@@ -107,6 +107,8 @@ BAD_SETTINGS = [
     {"lr": float("nan")},
     {"prior_weight": -1.0},
     {"class_word": " "},
+    {"lr": 1e40},
+    {"token_lr": 1.5},
     {"placeholder": "dog"},
     {"placeholder": "<a b>"},
     {"captions": ("no place",)},
