@@ -11,7 +11,7 @@ from customcrafter_core.errors import InputError
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
 from customcrafter_core.training.loop import TrainStep, train_subject
-from customcrafter_core.training.photos import Photo, images_to_tensor, load_image, load_photos, opaque
+from customcrafter_core.training.photos import LONGEST_SIDE, Photo, images_to_tensor, load_image, load_photos, opaque
 
 SIZE = {"width": 64, "height": 48, "frames": 2}
 
@@ -202,3 +202,15 @@ def test_caption_beside_a_photo(model: VideoCrafter2, tmp_path) -> None:
     (tmp_path / "cup.txt").write_text("a cup on a table")
     with pytest.raises(InputError, match=r"cup\.txt"):
         load_photos(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_large_photos_are_not_kept_at_full_size(tmp_path, suffix: str) -> None:
+    pixels = Image.linear_gradient("L").resize((3200, 1600)).convert("RGB")
+    exif = pixels.getexif()
+    exif[0x0112] = 6
+    pixels.save(tmp_path / f"large.{suffix}", exif=exif)
+    (photo,) = load_photos(tmp_path)
+    assert photo.image.size == (LONGEST_SIDE // 2, LONGEST_SIDE)  # upright
+    Image.new("RGB", (100, 60)).save(tmp_path / f"large.{suffix}")
+    assert load_photos(tmp_path)[0].image.size == (100, 60)
