@@ -180,7 +180,9 @@ def _load(base: str) -> VideoCrafter2:
 
 def _lora(factors: Mapping[str, LoRAFactors]) -> str:
     count = sum(pair.down.numel() + pair.up.numel() for pair in factors.values())
-    return f"rank {max(pair.rank for pair in factors.values())} on {len(factors)} layers, {count:,} numbers"
+    return (
+        f"rank {max((pair.rank for pair in factors.values()), default=0)} on {len(factors)} layers, {count:,} numbers"
+    )
 
 
 def _fingerprint(text: str) -> str:

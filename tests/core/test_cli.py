@@ -8,7 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,14 @@ def test_inspect_refuses_what_this_pack_cannot_use(
     for name in ("text", "short", "absent"):
         wrong(["inspect", str(tmp_path / f"{name}.safetensors")], capsys)
     assert "320" in wrong(["inspect", files.lora], capsys)  # not of VideoCrafter2's width
+
+
+def test_inspect_tells_a_subject_that_is_only_a_token(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_subject(replace(load_subject(files.subject), factors={}), tmp_path / "token.safetensors")
+    assert main(["inspect", str(path)]) == 0
+    assert "rank 0 on 0 layers, 0 numbers" in capsys.readouterr().out
 
 
 def test_inspect_names_a_missing_weight(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
