@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_base_options, add_force, check_target, field_of, kind_of_value, load_base
+from .options import (
+    add_base_options,
+    add_force,
+    check_target,
+    device_of,
+    dtype_of,
+    field_of,
+    kind_of_value,
+    load_base,
+)
 from .terminal import Progress
 
 if TYPE_CHECKING:
@@ -75,11 +84,12 @@ def _default(name: str) -> tuple[Callable[[str], Any], str]:
 def run(options: argparse.Namespace) -> None:
     """Learn the subject and write it."""
     from ..subject.file import save_subject
-    from ..training.loop import train_subject
+    from ..training.loop import check_dtype, train_subject
     from ..training.photos import load_photos
 
     check_target(options.out, force=options.force)
     config = _config(options)
+    check_dtype(dtype_of(options.dtype, device_of(options.device)))
     photos = load_photos(options.photos)
     prior = load_photos(options.prior) if options.prior is not None else []
     model = load_base(options)

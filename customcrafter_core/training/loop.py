@@ -102,8 +102,9 @@ def train_subject(
         The subject.
 
     Raises:
-        InputError: no photos, a size that does not fit, or a loss that is not finite.
+        InputError: no photos, a size or dtype that does not fit, or a loss that is not finite.
     """
+    check_dtype(model.dtype)
     if not photos:
         raise InputError(expected="at least one photo of the subject", found="none", remedy="Three to ten are best.")
     width, height = config.width or model.defaults.width, config.height or model.defaults.height
@@ -132,6 +133,20 @@ def train_subject(
                 values = [value.item() for value in losses] + [0.0]
                 on_step(TrainStep(step, config.steps, values[0], values[1]))
     return learner.subject(config, model, config.steps, thumbnail(photos[0].image))
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse to train in half precision: small gradients become zero in it, and large activations infinite.
+
+    Raises:
+        InputError: the dtype is float16.
+    """
+    if dtype == torch.float16:
+        raise InputError(
+            expected="a base model in bfloat16 or float32 for training",
+            found="one in float16, whose range is too small for gradients",
+            remedy="Use bfloat16, which needs no more memory.",
+        )
 
 
 @dataclass(frozen=True)

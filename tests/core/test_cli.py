@@ -394,6 +394,10 @@ WRONG = {
     "a word as token": [
         "train", "{photos}", "{base}", "--class-word", "dog", "--token", "cat", "--out", "{empty}/x.safetensors",
     ],
+    "half precision": [
+        "train", "{photos}", "--base", "absent.ckpt", "--class-word", "dog", "--dtype", "float16",
+        "--out", "{empty}/x.safetensors",
+    ],
     "another suffix": ["train", "{photos}", "{base}", "--class-word", "dog", "--out", "{empty}/x.pt"],
     "inspect two": ["inspect", "{subject}", "{subject}"],
     "inspect a folder": ["inspect", "{empty}"],

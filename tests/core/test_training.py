@@ -214,3 +214,9 @@ def test_large_photos_are_not_kept_at_full_size(tmp_path, suffix: str) -> None:
     assert photo.image.size == (LONGEST_SIDE // 2, LONGEST_SIDE)  # upright
     Image.new("RGB", (100, 60)).save(tmp_path / f"large.{suffix}")
     assert load_photos(tmp_path)[0].image.size == (100, 60)
+
+
+def test_float16_is_refused(model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VideoCrafter2, "dtype", torch.float16)
+    with pytest.raises(InputError, match="Use bfloat16"):
+        train_subject(model, photos(), TrainConfig("dog", steps=1, **SIZE))
