@@ -131,35 +131,68 @@ def with_dynamic_strength(model: ModelPatcher, patches: Patches, strength: Sched
     """A clone of a model whose LoRA follows a schedule; several can be put on top of each other."""
     clone = model.clone()
     for target, patch in patches.items():
-        key, offset, function = target if isinstance(target, tuple) and len(target) == 3 else (*_pair(target), None)
+        key, offset, function = _parts(target)
         scale = host.stored_scale(model, key)
         clone.add_weight_wrapper(key, WeightChange(strength, key, patch, offset, function, scale))
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, strength)
     return clone
 
 
-def _pair(target: Any) -> tuple[str, Any]:
-    return (target[0], target[1]) if isinstance(target, tuple) else (target, None)
+def _parts(target: Any) -> tuple[str, Any, Any]:
+    """Weight, offset and function of a patch's target."""
+    if not isinstance(target, tuple):
+        return target, None, None
+    return target if len(target) == 3 else (*target, None)
 
 
 def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name: str) -> Patches:
     """What a LoRA file changes in a model, by the host's own reading of LoRA files.
 
     Raises:
-        InputError: no name in it fits the model.
+        InputError: no name in it fits the model, or a size does not.
     """
     names = comfy.lora.model_lora_keys_unet(model.model, {})
     tensors = comfy.lora_convert.convert_lora(dict(tensors))
     patches = comfy.lora.load_lora(tensors, names, log_missing=False)
-    weights = model.model.state_dict().keys()
-    patches = {target: patch for target, patch in patches.items() if _pair(target)[0] in weights}
+    weights = model.model.state_dict()
+    patches = {target: patch for target, patch in patches.items() if _parts(target)[0] in weights}
     if not patches:
         raise InputError(
             expected=f"a LoRA for {type(model.model).__name__}",
             found=f"{name}, of whose names none fits: {some_names(list(tensors), 3)}",
             remedy="Choose a LoRA that was made for this model.",
         )
+    for target, patch in patches.items():
+        key, offset, function = _parts(target)
+        if not _fits(weights[key], key, patch, offset, function):
+            raise InputError(
+                expected=f"a LoRA for {type(model.model).__name__}",
+                found=f"{name}, whose sizes do not fit {key} of {tuple(weights[key].shape)}",
+                remedy="Choose a LoRA that was made for this model.",
+            )
     return patches
+
+
+def _fits(weight: torch.Tensor, key: str, patch: Any, offset: Any, function: Any) -> bool:
+    """Whether a patch can change a weight: the host only logs one that cannot, and samples without it.
+
+    The host's own computation runs without numbers; it reaches ``function`` only with a change of the weight's shape.
+    """
+    reached = []
+
+    def reach(change: torch.Tensor) -> torch.Tensor:
+        reached.append(True)
+        return change if function is None else function(change)
+
+    def tried(device: str) -> bool:
+        blank = torch.zeros(weight.shape, device=device)
+        try:
+            comfy.lora.calculate_weight([(1.0, patch, 1.0, offset, reach)], blank, key)
+        except (RuntimeError, IndexError, ValueError):
+            return False
+        return bool(reached) or (isinstance(patch, tuple) and patch[0] == "set")
+
+    return tried("meta") or tried("cpu")  # some adapters need numbers
 
 
 def subject_patches(subject: Subject) -> Patches:

@@ -67,6 +67,25 @@ def test_lora_that_fits_nothing(bench: Bench) -> None:
     assert "none fits" in message and "nowhere.safetensors" in message
 
 
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_lora_of_another_width(bench: Bench, kind: str, letter: str) -> None:
+    """Every name fits, every size but one does: the host would log that and sample with the rest."""
+    scene = bench.scene(subject=None)
+    made = scene.add("ProbeSmallModel", kind=kind)
+    scene.keep(made[3], "lora").run()
+    lora = {name: value.contiguous() for name, value in scene.saved("lora").items()}
+    name = [name for name in lora if f"lora_{letter}" in name][-1]
+    lora[name] = torch.cat([lora[name]] * 2, dim=1 if letter == "A" else 0)
+    save_file(lora, models(bench) / "loras" / "wide.safetensors")
+    wide = scene.add(
+        "CustomCrafterDynamicLoRAWeights", model=made[0], lora="wide.safetensors", lambda_s=0.4, lambda_l=0.8, k=5
+    )
+    scene.keep(scene.host_sampler(model=wide[0], latent_image=made[2], positive=made[1], negative=made[1])[0])
+    message = refused(scene)
+    assert "sizes do not fit diffusion_model." in message and "wide.safetensors" in message
+
+
 def test_no_lora_at_all(bench: Bench) -> None:
     scene = bench.scene()
     node = scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, lora="none", lambda_s=0.4, lambda_l=0.8, k=5)
