@@ -22,6 +22,7 @@ from ...customcrafter_core.subject.subject import Subject
 from .. import host
 
 KEY = "customcrafter"
+INNERMOST = "customcrafter_network"
 SAME_SIGMA = 1e-4  # relative; sigmas of neighbouring steps differ by more
 
 Patches = Mapping[Any, Any]
@@ -61,9 +62,11 @@ class ScheduledStrength:
         self.uses = 0
         if self._on_step is not None:
             self._on_step(step, self.now)
+        called: list[bool] = []
+        rest = (*rest[:3], _noting_calls(rest[3], called), *rest[4:])
         try:
             result = run(x, sigma, *rest, **conditions)
-            if not self.uses:
+            if called and not self.uses:
                 raise InputError(
                     expected="a model whose layers take LoRA weights while it samples",
                     found="layers that ignored them (GGUF, compiled or in a format of their own)",
@@ -72,6 +75,19 @@ class ScheduledStrength:
             return result
         finally:
             self.now = 0.0
+
+
+def _noting_calls(options: dict[str, Any], called: list[bool]) -> dict[str, Any]:
+    """The host's options with a note of each call that reaches the network; a cache (EasyCache) can answer before."""
+
+    def note(run: Any, *given: Any, **more: Any) -> Any:
+        called.append(True)
+        return run(*given, **more)
+
+    wrappers = options.get("wrappers", {})
+    around = dict(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}))
+    around[INNERMOST] = [*around.pop(INNERMOST, []), note]  # the last one is the innermost
+    return {**options, "wrappers": {**wrappers, WrappersMP.DIFFUSION_MODEL: around}}
 
 
 def step_at(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from bench import Bench, Scene, distance
 from graphs import Graph, Node
+from running_host import PromptFailed
 
 STEPS = 5
 
@@ -84,6 +85,26 @@ def test_strength_at_each_step(bench: Bench, kind: str, sampler: str) -> None:
     if sampler == "heun":  # its second call of a step is at the sigma of the next one and counts as that
         steps = [steps[0], *(strength for strength in steps[1:] for _ in range(2))]
     assert seen == steps
+
+
+@pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
+def test_hosts_cache_of_steps(bench: Bench, cache: str) -> None:
+    """Steps that the host answers from its cache are no sign of layers that ignore the LoRA."""
+    if cache not in bench.host.get("/object_info"):
+        pytest.skip("this host has no such node")
+    scene = Small(bench, "flux")
+    options = {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
+    cached = scene.add(cache, model=scene.dynamic(0.5, 1.0, 2), **options)[0]
+    scene.keep(scene.sample(cached)[0], "latent").run()
+    assert f"{cache} - skipped 3/{STEPS} steps" in bench.host.log
+
+
+def test_layers_that_ignore_the_lora(bench: Bench) -> None:
+    scene = Small(bench, "flux")
+    deaf = scene.add("ProbeDeafLayers", model=scene.dynamic(0.5, 1.0, 2))[0]
+    scene.keep(scene.sample(deaf)[0], "latent")
+    with pytest.raises(PromptFailed, match="layers that ignored them"):
+        scene.run()
 
 
 def test_weights_stored_with_a_scale(bench: Bench) -> None:

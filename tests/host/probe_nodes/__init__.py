@@ -110,6 +110,34 @@ class ProbeStrength:
         return (clone,)
 
 
+class ProbeDeafLayers:
+    """A model whose layers do not ask for changes of their weights, as those of some formats do."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",)}}
+
+    def apply(self, model: Any) -> tuple[Any]:
+        def wrapper(run: Any, *given: Any, **more: Any) -> Any:
+            layers = [module for module in run.class_obj.modules() if getattr(module, "weight_function", None)]
+            kept = [layer.weight_function for layer in layers]
+            for layer in layers:
+                layer.weight_function = []
+            try:
+                return run(*given, **more)
+            finally:
+                for layer, functions in zip(layers, kept, strict=True):
+                    layer.weight_function = functions
+
+        clone = model.clone()
+        clone.add_wrapper_with_key("apply_model", "probe", wrapper)
+        return (clone,)
+
+
 class ProbeFresh:
     """The same model, never from the host's cache: what hangs on it runs again."""
 
@@ -298,6 +326,7 @@ PROBES = [
     ProbeFault,
     ProbeStrength,
     ProbeFresh,
+    ProbeDeafLayers,
     ProbeLatent,
     ProbePartialLoad,
     ProbeSmallModel,
