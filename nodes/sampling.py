@@ -78,8 +78,12 @@ class DynamicWeightedKSampler(io.ComfyNode):
             inputs=[*sampling_inputs(), *strength_inputs(), *denoise_inputs()],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The sampled video, for VAE Decode."),
-                io.Image.Output(display_name="strengths", tooltip="The strength that was applied at each step."),
-                io.String.Output(display_name="applied", tooltip="The same as a list of numbers."),
+                io.Image.Output(
+                    display_name="strengths",
+                    tooltip="The strength that was applied at each step; "
+                    "a line for each subject and LoRA whose strength follows the steps.",
+                ),
+                io.String.Output(display_name="applied", tooltip="The same as a list of numbers for each."),
             ],
         )
 
@@ -94,7 +98,7 @@ class DynamicWeightedKSampler(io.ComfyNode):
         latent, applied = run(Run(schedule=schedule, own_sampler=own, **given))
         picture = strength_picture(applied)
         host.show_on_node(picture)
-        return io.NodeOutput(latent, picture, json.dumps(applied), ui=ui.PreviewImage(picture, cls=cls))
+        return io.NodeOutput(latent, picture, "\n".join(map(json.dumps, applied)), ui=ui.PreviewImage(picture, cls=cls))
 
 
 def sampling_inputs() -> list[io.Input]:

@@ -72,4 +72,4 @@ def _strengths(inputs: dict[str, Any], api: dict[str, Any]) -> Image.Image:
     spec.loader.exec_module(module)
     steps = next(node["inputs"]["steps"] for node in api.values() if "steps" in node["inputs"])
     strengths = [inputs["lambda_s"] if step < inputs["k"] else inputs["lambda_l"] for step in range(steps)]
-    return Image.fromarray((module.strength_picture(strengths)[0].numpy() * 255).astype(np.uint8))
+    return Image.fromarray((module.strength_picture([strengths])[0].numpy() * 255).astype(np.uint8))

@@ -6,7 +6,7 @@ layer, and a wrapper around the model sets the strength before each call. After 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.lora
@@ -23,6 +23,7 @@ from .. import host
 
 KEY = "customcrafter"
 INNERMOST = "customcrafter_network"
+RECORD = "customcrafter_record"
 SAME_SIGMA = 1e-4  # relative; sigmas of neighbouring steps differ by more
 
 Patches = Mapping[Any, Any]
@@ -37,16 +38,14 @@ class ScheduledStrength:
         schedule: StrengthSchedule,
         *,
         first_step: int = 0,
-        on_step: Callable[[int, float], None] | None = None,
     ) -> None:
         """Args:
         schedule: strength over steps.
         first_step: steps of the whole run that lie before this sampler's.
-        on_step: told (step, strength) at each call of the model.
         """
         self.now = 0.0
         self.uses = 0
-        self._schedule, self._first, self._on_step = schedule, first_step, on_step
+        self._schedule, self._first = schedule, first_step
 
     def __call__(self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
         """The host's model call ``(x, sigma, concat, text, control, options, …)`` with the strength set."""
@@ -60,8 +59,6 @@ class ScheduledStrength:
         step = step_at(sigma, sigmas)
         self.now = self._schedule(self._first + step, self._first + len(sigmas) - 1)
         self.uses = 0
-        if self._on_step is not None:
-            self._on_step(step, self.now)
         called: list[bool] = []
         rest = (*rest[:3], _noting_calls(rest[3], called), *rest[4:])
         try:
@@ -209,6 +206,30 @@ def _fits(weight: torch.Tensor, key: str, patch: Any, offset: Any, function: Any
         return bool(reached) or (isinstance(patch, tuple) and patch[0] == "set")
 
     return tried("meta") or tried("cpu")  # some adapters need numbers
+
+
+def recorded(model: ModelPatcher) -> tuple[ModelPatcher, list[dict[int, float]]]:
+    """A clone of a model that notes at which strengths its layers run.
+
+    Returns:
+        The model, and for each LoRA with a scheduled strength: step -> strength. A step that the network did not see
+        (a cache of steps answered it) is missing.
+    """
+    strengths = [
+        item for item in model.get_wrappers(WrappersMP.APPLY_MODEL, KEY) if isinstance(item, ScheduledStrength)
+    ]
+    notes: list[dict[int, float]] = [{} for _ in strengths]
+
+    def record(run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
+        result = run(x, sigma, *rest, **conditions)
+        for strength, noted in zip(strengths, notes, strict=True):
+            if strength.uses:
+                noted.setdefault(step_at(sigma, rest[3]["sample_sigmas"]), strength.now)
+        return result
+
+    clone = model.clone()
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RECORD, record)  # added last, so inside those that set strengths
+    return clone, notes
 
 
 def subject_patches(subject: Subject) -> Patches:

@@ -18,7 +18,7 @@ from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
 from .ddim import make_sampler, start_noise
-from .dynamic import ScheduledStrength, subject_patches, with_dynamic_strength
+from .dynamic import ScheduledStrength, recorded, subject_patches, with_dynamic_strength
 from .model import base_of
 from .subject import take_subject
 from .text import TOKENS
@@ -45,22 +45,24 @@ class Run:
     any_base: bool = False
 
 
-def run(settings: Run) -> tuple[dict[str, Any], list[float]]:
+def run(settings: Run) -> tuple[dict[str, Any], list[list[float | None]]]:
     """Sample.
 
     Returns:
-        The LATENT, and the strength that was applied at each step.
+        The LATENT, and for each LoRA on the model whose strength follows the steps its strength at each step; None at
+        steps that the network did not see.
 
     Raises:
         InputError: the subject does not fit the model, or the prompt misses its token.
     """
-    model, applied = settings.model, {}
+    model = settings.model
     sigmas = run_sigmas(settings)
     if settings.subject is not None:
         check_token(settings)
         model = take_subject(model, settings.subject, any_base=settings.any_base)
-        strength = ScheduledStrength(settings.schedule, on_step=applied.setdefault)
+        strength = ScheduledStrength(settings.schedule)
         model = with_dynamic_strength(model, subject_patches(settings.subject), strength)
+    model, applied = recorded(model)
     latent = host.fit_empty_latent(model, settings.latent_image)
     video = as_video(model, latent)
     noise = start_noise(video, settings.seed) if video.ndim == 5 else comfy.sample.prepare_noise(latent, settings.seed)
@@ -86,7 +88,7 @@ def run(settings: Run) -> tuple[dict[str, Any], list[float]]:
     if latent.ndim == 4 and samples.ndim == 5:
         samples = rearrange(samples, "1 c t h w -> t c h w")
     result = {name: value for name, value in settings.latent_image.items() if not name.startswith("downscale_ratio")}
-    return {**result, "samples": samples}, [applied.get(step, 0.0) for step in range(len(sigmas) - 1)]
+    return {**result, "samples": samples}, [[line.get(step) for step in range(len(sigmas) - 1)] for line in applied]
 
 
 def run_sigmas(settings: Run) -> torch.Tensor:

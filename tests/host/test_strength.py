@@ -60,6 +60,28 @@ def test_strength_in_our_sampler_is_what_it_reports(bench: Bench, subjects: dict
     assert seen == [0.3, -0.5, -0.5, -0.5, -0.5]
 
 
+def test_our_sampler_reports_what_others_put_on_the_model(bench: Bench) -> None:
+    scene = bench.scene()
+    model = scene.dynamic_weights(0.3, -0.5, 1)
+    lora = {"lora": "second.safetensors", "lambda_s": 0.0, "lambda_l": 1.0, "k": 4}
+    both = scene.add("CustomCrafterDynamicLoRAWeights", model=model, **lora)[0]
+    one, two, none = (scene.dynamic_sampler(subject=None, model=given) for given in (model, both, scene.model))
+    first = "[0.3, -0.5, -0.5, -0.5, -0.5]"
+    texts = scene.result(one[2], two[2], none[2])
+    assert texts == [first, f"{first}\n[0.0, 0.0, 0.0, 0.0, 1.0]", ""]
+    pictures = scene.result(one[1], two[1], none[1])
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 3
+
+
+def test_steps_from_the_hosts_cache_are_gaps(bench: Bench) -> None:
+    if "EasyCache" not in bench.host.get("/object_info"):
+        pytest.skip("this host has no such node")
+    scene = bench.scene()
+    options = {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
+    scene.model = scene.add("EasyCache", model=scene.model, **options)[0]
+    assert scene.result(scene.dynamic_sampler(0.3, -0.5, 1)[2]) == "[0.3, -0.5, null, null, null]"
+
+
 def test_curve(bench: Bench, subjects: dict[str, Subject]) -> None:
     scene = bench.scene()
     model = scene.dynamic_weights(curve="0:0, 0.5:1, 1:0.2")
