@@ -24,7 +24,9 @@ from ..base_model.networks import build_text_encoder, build_unet, build_vae, tex
 from . import world
 
 HIDDEN = HiddenSizes(unet_head_dim=8, unet_norm_groups=4, text_head_dim=16, vae_norm_groups=8)
-DEFAULTS = Defaults(width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS)
+DEFAULTS = Defaults(  # more guidance leaves stray colours
+    width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS, cfg=3.5
+)
 GEOMETRY = Geometry(
     unet=UNetGeometry(
         in_channels=4,

@@ -11,16 +11,14 @@ from PIL import Image
 
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import PromptTokenizer, encode_ids
-from ..diffusion.ddim import ddim_sample
+from ..diffusion.ddim import ETA, STEPS, ddim_sample
 from ..diffusion.guidance import GuidedUNet
 
-STEPS, CFG, ETA = 50, 3.5, 1.0
-"""The sampling that suits the demo base: steps, guidance scale, DDIM's eta. More guidance leaves stray colours."""
 CLIPS_AT_ONCE = 10
 
 
 def clip_generator(
-    model: VideoCrafter2, *, steps: int = STEPS, cfg: float = CFG, eta: float = ETA
+    model: VideoCrafter2, *, steps: int = STEPS, eta: float = ETA
 ) -> Callable[[Sequence[str], int], np.ndarray]:
     """A function from captions and a seed to clips, uint8 ``(n, f, h, w, 3)``, as `measures.evaluate_gate` wants it."""
     timesteps = model.schedule.ddim_timesteps(steps)
@@ -35,7 +33,9 @@ def clip_generator(
             return torch.randn(shape, generator=generator).to(model.device)
 
         text = encode_ids(model.text_encoder, PromptTokenizer()([*captions, *[""] * len(captions)]))
-        guided = GuidedUNet(model.unet, text[: len(captions)], text[len(captions) :], cfg=cfg, fps=defaults.fps)
+        guided = GuidedUNet(
+            model.unet, text[: len(captions)], text[len(captions) :], cfg=defaults.cfg, fps=defaults.fps
+        )
         latent = ddim_sample(
             lambda x, t, step: guided(x, t), noise(), model.schedule, timesteps, noise=noise, eta=eta, exact_tail=True
         )

@@ -1,0 +1,82 @@
+"""The shipped demo model, and the demo from start to end as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.cli.main import main
+from customcrafter_core.demo import demo_checkpoint, measures, run, world
+from customcrafter_core.generation import VideoSettings, generate
+from customcrafter_core.subject.file import load_subject
+from customcrafter_core.subject.subject import check_fits
+
+ASSETS = demo_checkpoint().parent
+
+
+@pytest.fixture(scope="module")
+def base() -> VideoCrafter2:
+    return run.load_demo_base()
+
+
+def frames_of(path: Path) -> np.ndarray:
+    """A video's frames ``(f, h, w, 3)`` at the world's size."""
+    with av.open(str(path)) as video:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+    cell = frames.shape[1] // world.SIDE
+    return frames[:, cell // 2 :: cell, cell // 2 :: cell]
+
+
+@pytest.mark.parametrize("path", sorted(ASSETS.glob("*.safetensors")), ids=lambda path: path.name)
+def test_shipped_files_are_usable_and_small(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(path)]) == 0
+    assert path.stat().st_size <= 16e6
+
+
+def test_shipped_subject_fits_the_shipped_base(base: VideoCrafter2) -> None:
+    subject = load_subject(ASSETS / "demo_subject.safetensors")
+    check_fits(subject, base)
+    assert subject.recommended == run.DYNAMIC
+    assert subject.trigger == f"<new1> {run.CLASS_WORD}"
+
+
+@pytest.mark.parametrize("motion", world.MOTIONS)
+def test_base_follows_the_prompt(base: VideoCrafter2, motion: str) -> None:
+    prompt = world.caption_for("red circle", motion, "white")
+    result = generate(base, VideoSettings(prompt=prompt, seed=1, exact_tail=True))
+    clip = (base.decode(result.latent)[0] * 255).byte().numpy()
+    assert measures.direction(clip) == motion
+    assert measures.object_colour(clip) == "red"
+    assert measures.background_name(clip) == "white"
+
+
+def test_prior_pictures_and_photos_are_of_the_class() -> None:
+    assert len(run.demo_photos()) == 5
+    assert len(run.demo_prior()) == run.PRIOR_IMAGES
+    assert all(photo.caption.count("{}") == 1 for photo in [*run.demo_photos(), *run.demo_prior()])
+
+
+def test_the_demo_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real command: what was learned is seen, and dynamic strength keeps the motion."""
+    assert main(["demo", "run", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    names = ["1-base.mp4", "2-constant.mp4", "3-dynamic.mp4", "demo.png", "demo.json", "subject.safetensors"]
+    for name in names:
+        assert (tmp_path / name).stat().st_size > 0
+        assert str(tmp_path / name) in printed
+    recorded = json.loads((tmp_path / "demo.json").read_text())
+    assert [s for (s,) in recorded["3-dynamic.mp4"]["strengths"]] == [0.4] * run.DYNAMIC.k + [0.8] * (
+        50 - run.DYNAMIC.k
+    )
+    dynamic = frames_of(tmp_path / "3-dynamic.mp4")
+    assert measures.direction(dynamic) == "left"
+    inside = dynamic[measures.object_share(dynamic) >= 1]
+    orange = torch.tensor(world.TOY_COLOURS["orange"]).float()
+    assert (torch.tensor(np.median(inside, axis=0)).float() - orange).norm() < measures.COLOUR_DISTANCE
+    assert measures.direction(frames_of(tmp_path / "1-base.mp4")) == "left"
