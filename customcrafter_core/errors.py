@@ -16,6 +16,15 @@ class InputError(ValueError):
         super().__init__(f"Expected {expected}; found {found}. {remedy}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device is full: for GPUs torch has a class, on the CPU only a text."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )
+
+
 def some_names(names: list[str], limit: int = 8) -> str:
     """List names for a message: all of them up to ``limit``, then how many more there are."""
     shown = ", ".join(names[:limit])

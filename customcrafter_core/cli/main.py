@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from ..errors import InputError
+from ..errors import InputError, is_out_of_memory
 from . import convert, demo, generate, inspect_file, train
 from .terminal import Parser, quiet_libraries, share_cores, show_warnings
 
@@ -67,19 +67,12 @@ def sentence_of(error: BaseException) -> str | None:
     """What to tell about an error that the user or the machine caused; None for any other."""
     if isinstance(error, InputError):
         return " ".join(str(error).split())
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return "Out of memory: make the video smaller or shorter, lower the batch, or use --dtype bfloat16."
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return f"{' '.join((error.strerror or str(error)).split())}{where}."
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # on a GPU torch has a class for it, on the CPU only this text
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -8,6 +8,8 @@ from enum import Enum
 import torch
 from diffusers import UNet3DConditionModel
 
+from ..errors import is_out_of_memory
+
 log = logging.getLogger(__name__)
 
 
@@ -55,8 +57,8 @@ class GuidedUNet:
             try:
                 both = self._predict(torch.cat([x, x]), timestep, torch.cat([self.cond, self.uncond]))
                 return both[: len(x)], both[len(x) :]
-            except torch.OutOfMemoryError:
-                if self.batch is GuidanceBatch.TOGETHER:
+            except (RuntimeError, MemoryError) as error:
+                if self.batch is GuidanceBatch.TOGETHER or not is_out_of_memory(error):
                     raise
                 log.warning("Out of memory with both predictions of guidance together; going on one by one.")
                 self.batch = GuidanceBatch.ONE_BY_ONE
