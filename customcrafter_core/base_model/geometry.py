@@ -29,6 +29,7 @@ VAE_PIXELS = VAE_PREFIX + "encoder.conv_in.weight"
 VOCABULARY = 49408  # of CLIP's tokenizer; learned tokens follow behind it
 PROMPT_LENGTH = 77  # ids, start and end included
 RGB = 3
+FULL_WIDTH, FULL_BLOCKS = 1024, 24  # of VideoCrafter2's text encoder, whose last block is not used
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -37,13 +38,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 class HiddenSizes:
     """What tensor shapes do not show. The defaults are VideoCrafter2's.
 
-    Every field is a count: channels of one attention head, or groups of a group norm.
+    Every field is a count: channels of one attention head, groups of a group norm, or blocks of the text encoder.
     """
 
     unet_head_dim: int = 64
     unet_norm_groups: int = 32
     text_head_dim: int = 64
     vae_norm_groups: int = 32
+    text_layers: int = 0
+    """Blocks of the text encoder that are used; 0 if unknown, which is then all of the file's but the last."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ class Geometry:
 
 def metadata_of(hidden: HiddenSizes, defaults: Defaults) -> dict[str, str]:
     """Metadata of a checkpoint file that `hidden_sizes_of` and `defaults_of` read back."""
-    return {METADATA_KEY: json.dumps({**asdict(hidden), **asdict(defaults)}, sort_keys=True)}
+    known = {name: value for name, value in {**asdict(hidden), **asdict(defaults)}.items() if value}
+    return {METADATA_KEY: json.dumps(known, sort_keys=True)}
 
 
 def hidden_sizes_of(metadata: Mapping[str, str]) -> HiddenSizes:
@@ -243,9 +247,22 @@ def _text(shapes: Shapes, hidden: HiddenSizes) -> TextGeometry:
         positions=_size(shapes, TEXT_POSITIONS, 0),
         width=width,
         mlp_width=_size(shapes, resblocks + "0.mlp.c_fc.weight", 0),
-        layers=_count(shapes, re.escape(resblocks) + r"(\d+)\.") - 1,
+        layers=_text_layers(_count(shapes, re.escape(resblocks) + r"(\d+)\."), width, hidden.text_layers),
         heads=max(width // hidden.text_head_dim, 1),
     )
+
+
+def _text_layers(blocks: int, width: int, told: int) -> int:
+    """How many blocks are used: all but the last; that one may be absent if the metadata tell the number."""
+    expected = told + 1 if told else FULL_BLOCKS
+    fits = blocks in (told, told + 1) if told else width != FULL_WIDTH or blocks == FULL_BLOCKS
+    if not fits:
+        raise InputError(
+            expected=f"{expected} blocks in {TEXT_PREFIX}transformer.resblocks of width {width}",
+            found=f"{blocks}",
+            remedy="The file was shortened or is incomplete; get VideoCrafter2's model.ckpt again.",
+        )
+    return told or blocks - 1
 
 
 def _vae(shapes: Shapes, hidden: HiddenSizes) -> VAEGeometry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -72,7 +73,7 @@ def write_checkpoint(
         path: ends in ``.safetensors``.
         networks: the weights.
         geometry: the sizes they were built with.
-        hidden: head widths and norm groups, stored as metadata.
+        hidden: head widths and norm groups, stored as metadata together with the number of text layers.
         defaults: the video the model was made for, stored as metadata.
         dtype: of the file.
     """
@@ -80,7 +81,8 @@ def write_checkpoint(
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in original_state_dict(networks, geometry).items()
     }
-    save_atomically(Path(path), state, metadata_of(hidden, defaults))
+    told = replace(hidden, text_layers=geometry.text.layers)
+    save_atomically(Path(path), state, metadata_of(told, defaults))
 
 
 def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:

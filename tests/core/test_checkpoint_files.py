@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,7 +23,14 @@ from safetensors.torch import save_file
 from customcrafter_core.base_model import loading
 from customcrafter_core.base_model.conversion import SCHEDULE_BUFFERS
 from customcrafter_core.base_model.fingerprint import fingerprint
-from customcrafter_core.base_model.geometry import METADATA_KEY, PROMPT_LENGTH, VOCABULARY, HiddenSizes, read_geometry
+from customcrafter_core.base_model.geometry import (
+    METADATA_KEY,
+    PROMPT_LENGTH,
+    VOCABULARY,
+    HiddenSizes,
+    metadata_of,
+    read_geometry,
+)
 from customcrafter_core.base_model.loading import load_videocrafter2, plan
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.tensor_file import TensorInfo, open_tensor_file
@@ -209,7 +217,7 @@ def test_write_and_read_back(tmp_path: Path, expected: VideoCrafter2) -> None:
         )
         model = load_videocrafter2(path, dtype=dtype)
         assert_same(model, expected, dtype)
-        assert (model.hidden, model.defaults) == (tiny_models.HIDDEN, tiny_models.DEFAULTS)
+        assert (model.hidden, model.defaults) == (replace(tiny_models.HIDDEN, text_layers=2), tiny_models.DEFAULTS)
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
@@ -701,3 +709,31 @@ def test_sizes_that_loading_would_accept_and_using_would_not(
 def test_the_vocabulary_is_the_tokenizers() -> None:
     assert clip_tokenizer().vocab_size == VOCABULARY
     assert PromptTokenizer().length == PROMPT_LENGTH
+
+
+# text blocks
+
+LAST_BLOCK = "cond_stage_model.model.transformer.resblocks.2."
+
+
+def test_a_file_without_the_block_that_is_not_used(tmp_path: Path, state: State, expected: VideoCrafter2) -> None:
+    path = tmp_path / "model.safetensors"
+    hidden = replace(tiny_models.HIDDEN, text_layers=2)
+    for blocks in (3, 2):
+        save_file(state, path, metadata=metadata_of(hidden, tiny_models.DEFAULTS))
+        assert_same(load_videocrafter2(path), expected)
+        assert any(name.startswith(LAST_BLOCK) for name in state) == (blocks == 3)
+        state = {name: value for name, value in state.items() if not name.startswith(LAST_BLOCK)}
+    for told in (4, 60_000):
+        save_file(state, path, metadata=metadata_of(replace(hidden, text_layers=told), tiny_models.DEFAULTS))
+        assert f"{told + 1} blocks" in refusal(lambda: load_videocrafter2(path)).expected
+
+
+@pytest.mark.parametrize("blocks", [1, 23, 25])
+def test_full_size_means_24_text_blocks(state: State, blocks: int) -> None:
+    shapes = {name: tuple(value.shape) for name, value in state.items() if "resblocks" not in name}
+    shapes[TOKENS] = (VOCABULARY, 1024)
+    for block in range(blocks):
+        shapes[f"cond_stage_model.model.transformer.resblocks.{block}.mlp.c_fc.weight"] = (4096, 1024)
+    error = refusal(lambda: read_geometry(shapes, tiny_models.HIDDEN))
+    assert "24 blocks" in error.expected and error.found == str(blocks)
