@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..base_model.model import VideoCrafter2
 
 AUTO = "auto"
+DEVICES = ("cpu", "cuda", "mps", "xpu")  # that hold numbers; torch has others, such as meta
 LARGEST_SEED, LARGEST_COUNT = 2**63 - 1, 2**31 - 1
 
 
@@ -116,17 +117,24 @@ def device_of(name: str) -> torch.device:
     """The device of that name; ``auto`` is the first GPU, else the CPU.
 
     Raises:
-        InputError: there is no such device.
+        InputError: there is no such device, or it is none of `DEVICES`.
     """
     import torch
 
     if name == AUTO:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.empty(1, device=name).device
+        device = torch.device(name)
+        if device.type not in DEVICES:
+            raise NotImplementedError(device.type)
+        return torch.empty(1, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            expected="a device of this machine", found=repr(name), remedy="Use cpu, or leave --device away."
+            expected=f"a device of this machine ({', '.join(DEVICES)}, with a number behind it: cuda:1)",
+            found=repr(name),
+            remedy="Use cpu, or leave --device away.",
         ) from error
 
 

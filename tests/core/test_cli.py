@@ -26,6 +26,7 @@ from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.base_model.writing import original_state_dict
 from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
+from customcrafter_core.cli.options import device_of
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.training.loop import TrainStep
 
@@ -108,6 +109,14 @@ def test_a_process_tells_one_sentence_and_nothing_else(files: Files) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("Expected a finite lambda_s"), done.stderr
+
+
+def test_the_device_is_the_gpu_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_of("cpu").type == "cpu"
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=cuda: there)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=mps: there)
+        assert device_of("auto").type == expected
 
 
 # --- generate ---------------------------------------------------------------------------------------------------------
@@ -376,6 +385,7 @@ WRONG = {
     "too large for memory": ["generate", "{base}", "--prompt", "x", "--width", "2147483640", "--height", "2147483640"],
     "no such base": ["generate", "--base", "absent.ckpt", "--prompt", "x"],
     "no such device": ["generate", "{base}", "--prompt", "x", "--device", "abacus"],
+    "a device without numbers": ["generate", "{base}", "--prompt", "x", "--device", "meta"],
     "no such subject": ["generate", "{base}", "--prompt", "x", "--subject", "absent.safetensors"],
     "a base as subject": ["generate", "{base}", "--prompt", "x", "--subject", "{base file}"],
     "a subject as base": ["generate", "--base", "{subject}", "--prompt", "x"],
