@@ -21,7 +21,7 @@ from .ddim import make_sampler, start_noise
 from .dynamic import ScheduledStrength, recorded, subject_patches, with_dynamic_strength
 from .model import base_of
 from .subject import take_subject
-from .text import TOKENS
+from .text import may_hold
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,10 @@ def check_token(settings: Run) -> None:
         InputError: no positive prompt held the subject's token.
     """
     subject = settings.subject
-    told = [conditions[TOKENS] for _, conditions in settings.positive if TOKENS in conditions]
     used = any(strengths_of(settings.schedule, settings.steps))
-    if subject is not None and told and used and not any(subject.placeholder in tokens for tokens in told):
+    if subject is None or not used:
+        return
+    if not any(may_hold(text, more, subject.placeholder) for text, more in settings.positive):
         raise InputError(
             expected=f"{subject.placeholder} in the positive prompt, encoded by a CLIP that knows it",
             found="a prompt without it, or a CLIP that does not know it",

@@ -21,6 +21,7 @@ from ...customcrafter_core.errors import InputError
 from .. import host
 
 TOKENS = "customcrafter_tokens"  # in a CONDITIONING: the learned tokens its prompt held
+TEXT = "customcrafter_text"  # in a CONDITIONING: the very tensor that TOKENS is about
 NAME = "h"  # the host's name of OpenCLIP's ViT-H
 
 
@@ -100,7 +101,16 @@ class TextTower(SD1ClipModel):
         pairs = [pair for chunk in token_weight_pairs[self.clip_name] for pair in chunk]
         tokens = {getattr(token, "customcrafter_token", None) for token, *_ in pairs} - {None}
         extra = out[2] if len(out) > 2 else {}
-        return (*out[:2], {**extra, TOKENS: tuple(sorted(tokens))})
+        return (*out[:2], {**extra, TOKENS: tuple(sorted(tokens)), TEXT: out[0]})
+
+
+def may_hold(text: torch.Tensor, more: Mapping[str, Any], token: str) -> bool:
+    """Whether a conditioning can hold a learned token.
+
+    Nodes that mix prompts (ConditioningConcat, ConditioningAverage) keep the marks of one of them only: their result
+    is another tensor than the one marked, and is given the benefit of the doubt.
+    """
+    return TOKENS in more and (token in more[TOKENS] or more.get(TEXT) is not text)
 
 
 def make_clip(base: VideoCrafter2, dtype: torch.dtype | None) -> comfy.sd.CLIP:

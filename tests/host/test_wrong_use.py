@@ -124,6 +124,32 @@ def test_prompt_without_the_token(bench: Bench) -> None:
     assert "<new1> in the positive prompt" in refused(unknown)
 
 
+def test_conditioning_that_no_prompt_of_ours_made(bench: Bench) -> None:
+    scene = bench.scene()
+    foreign = scene.add("ProbeSmallModel", kind="sd15")[1]
+    scene.keep(scene.dynamic_sampler(positive=foreign)[0])
+    assert "<new1> in the positive prompt" in refused(scene)
+
+
+def test_token_in_a_prompt_that_is_mixed_in(bench: Bench) -> None:
+    """Nodes that mix prompts keep the marks of the first only; timestep ranges keep the text as it is."""
+    scene = bench.scene()
+    plain = scene.add("CLIPTextEncode", clip=scene.clip, text="a video of")[0]
+    held = scene.add("ConditioningConcat", conditioning_to=plain, conditioning_from=scene.positive)[0]
+    mixed = scene.add(
+        "ConditioningAverage", conditioning_to=plain, conditioning_from=scene.positive, conditioning_to_strength=0.5
+    )[0]
+    both = scene.add("ConditioningCombine", conditioning_1=plain, conditioning_2=scene.positive)[0]
+    for positive in (held, mixed, both):
+        scene.keep(scene.dynamic_sampler(positive=positive)[0])
+    scene.run()
+    scene = bench.scene()
+    plain = scene.add("CLIPTextEncode", clip=scene.clip, text="a video of")[0]
+    part = scene.add("ConditioningSetTimestepRange", conditioning=plain, start=0.0, end=0.5)[0]
+    scene.keep(scene.dynamic_sampler(positive=part)[0])
+    assert "<new1> in the positive prompt" in refused(scene)
+
+
 def test_latent_of_other_channels(bench: Bench) -> None:
     scene = bench.scene()
     latent = scene.add("ProbeLatent", channels=16, frames=4, height=6, width=8)[0]
