@@ -36,7 +36,7 @@ class AppliedSubject:
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """What video to make and how. Zero for a size, frames, fps or cfg means the model's own."""
+    """What video to make and how. Zero for a size, frames, fps or cfg, the default, means the model's own."""
 
     prompt: str
     negative: str = ""

@@ -36,7 +36,6 @@ examples:
       --subject mug.safetensors --called "<new2>" --curve "0:0.4, 0.1:0.8" \\
       --prompt "<new1> teddy bear is lifting a <new2> mug"
 """
-SIZE_HELP = "{} (default: the base model's own)"
 STEM = "video"
 
 
@@ -103,12 +102,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_subject_options(parser.add_argument_group("subjects (the other options belong to the --subject before them)"))
     video = parser.add_argument_group("video")
     for name, unit in (("width", "pixels"), ("height", "pixels"), ("frames", "frames"), ("fps", "frames per second")):
-        add_setting(video, VideoSettings, name, SIZE_HELP.format(unit))
+        add_setting(video, VideoSettings, name, unit, or_own=True)
     add_setting(video, VideoSettings, "batch", "videos at once; the i-th has the seed plus i")
     sampling = parser.add_argument_group("sampling")
     add_setting(sampling, VideoSettings, "seed", "of the noise; the same seed gives the same video (default: 0)")
     add_setting(sampling, VideoSettings, "steps", "denoising steps")
-    add_setting(sampling, VideoSettings, "cfg", "guidance scale (default: the base model's own)", metavar="X")
+    add_setting(sampling, VideoSettings, "cfg", "guidance scale", metavar="X", or_own=True)
     add_setting(sampling, VideoSettings, "eta", "0 is deterministic, 1 as noisy as the DDPM", metavar="X")
     add_setting(
         sampling, VideoSettings, "exact_tail", "end at the clean latent, not as VideoCrafter2 at its timestep 0"
@@ -188,7 +187,8 @@ def _settings(options: argparse.Namespace) -> VideoSettings:
     from ..diffusion.guidance import GuidanceBatch
     from ..generation import VideoSettings
 
-    given = {item.name: getattr(options, item.name) for item in fields(VideoSettings)}
+    values = {item.name: getattr(options, item.name) for item in fields(VideoSettings)}
+    given = {name: value for name, value in values.items() if value is not None}
     return VideoSettings(**{**given, "guidance": GuidanceBatch(given["guidance"])})
 
 

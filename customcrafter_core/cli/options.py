@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
@@ -30,7 +31,13 @@ def field_of(config: type, name: str) -> Field[Any]:
 
 
 def add_setting(
-    parser: argparse._ActionsContainer, config: type, name: str, description: str, *, metavar: str = "N"
+    parser: argparse._ActionsContainer,
+    config: type,
+    name: str,
+    description: str,
+    *,
+    metavar: str = "N",
+    or_own: bool = False,
 ) -> None:
     """Add the option for a field of a settings dataclass, with that field's default and its type.
 
@@ -40,11 +47,16 @@ def add_setting(
         name: of the field.
         description: what it does; the default is added unless it is 0 or empty, which stands for none.
         metavar: what the help calls the value.
+        or_own: the field's 0 stands for the base model's own value; here that is None, and a value given is 1 or more.
     """
     default = field_of(config, name).default
     assert default is not MISSING, name
     flag = f"--{name.replace('_', '-')}"
-    if isinstance(default, bool):
+    if or_own:
+        kind = _at_least_one if isinstance(default, float) else kind_of_value(name, default, least=1)
+        shown = f"{description} (default: the base model's own)"
+        parser.add_argument(flag, type=kind, default=None, metavar=metavar, help=shown)
+    elif isinstance(default, bool):
         parser.add_argument(flag, action="store_true", default=default, help=description)
     elif isinstance(default, Enum):
         kinds = type(default)
@@ -71,6 +83,16 @@ def _whole_number(text: str, *, least: int, most: int) -> int:
         raise argparse.ArgumentTypeError(f"expected a whole number, found {text!r}") from None
     if not least <= number <= most:
         raise argparse.ArgumentTypeError(f"expected {max(least, 0)} to {most}, found {number}")
+    return number
+
+
+def _at_least_one(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 1 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text!r}")
     return number
 
 
