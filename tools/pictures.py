@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ SAMPLERS = ("CustomCrafterDynamicWeightedKSampler", "CustomCrafterDynamicLoRAWei
 def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description], host: Any) -> None:
     """Run a graph, if all it needs comes with the pack, and write frames and strengths; else the strengths alone."""
     api = graph.full_api(descriptions)
-    rows = [row for video in _videos(api, descriptions, host) for row in video]
-    rows += (
-        [] if rows and not _has_subject(graph) else [_strengths(node["inputs"], api) for node in _strength_nodes(api)]
-    )
+    videos = _videos(api, descriptions, host)
+    strengths = [[_strengths(node["inputs"], api)] for node in _strength_nodes(api)]
+    if videos and not _has_subject(graph):
+        strengths = []
+    # each video with its strengths below it
+    rows = [row for pair in itertools.zip_longest(videos, strengths, fillvalue=[]) for part in pair for row in part]
     rows = [row.resize((WIDTH, round(row.height * WIDTH / row.width)), Image.Resampling.NEAREST) for row in rows]
     sheet = Image.new("RGB", (WIDTH, max(sum(row.height for row in rows), 256)), "#1b1d22")
     top = 0
@@ -47,8 +50,9 @@ def _videos(api: dict[str, Any], descriptions: dict[str, Description], host: Any
             value = node["inputs"].get(folder_input)
             if isinstance(value, str) and value not in _choices(descriptions[node["class_type"]], folder_input):
                 return []
-    outputs = host.run(api, seconds=900)
-    files = [file for shown in outputs.values() for kind in ("images", "video") for file in shown.get(kind, [])]
+    outputs = host.run(api, seconds=900)  # in the order in which the nodes ran
+    shown_by = [outputs[number] for number in sorted(outputs, key=int)]
+    files = [file for shown in shown_by for kind in ("images", "video") for file in shown.get(kind, [])]
     kept = [file for file in files if file["type"] == "output"]
     return [_rows(host.base / "output" / file["subfolder"] / file["filename"]) for file in kept]
 
