@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from .base_model.model import VideoCrafter2
-from .diffusion.ddim import ETA, STEPS, DDIMStep, ddim_sample
+from .base_model.text import check_text
+from .diffusion.ddim import ETA, STEPS, DDIMStep, check_eta, ddim_sample
 from .diffusion.guidance import GuidanceBatch, GuidedUNet
+from .diffusion.schedule import NoiseSchedule
 from .diffusion.strength import StrengthSchedule, strengths_of
 from .errors import InputError
 from .subject.adapter import attached
-from .subject.prompts import encode_prompts, missing_tokens
+from .subject.prompts import encode_prompts, missing_tokens, tokenizer_of
 from .subject.subject import Subject, check_fits
 
 log = logging.getLogger(__name__)
@@ -151,6 +153,21 @@ def generate(
             on_step=report,
         )
     return Generation(latent, settings, timesteps, applied_strengths, warnings)
+
+
+def check_settings(settings: VideoSettings, subjects: Sequence[AppliedSubject] = ()) -> None:
+    """Refuse what is wrong with any model, before one is loaded.
+
+    Raises:
+        InputError: prompts, steps, eta, strengths or tokens cannot be used.
+    """
+    timesteps = NoiseSchedule.videocrafter2().ddim_timesteps(settings.steps)
+    check_eta(settings.eta)
+    for applied in subjects:
+        strengths_of(applied.schedule, len(timesteps))
+    for prompt in (settings.prompt, settings.negative):
+        check_text(prompt)
+    tokenizer_of([applied.subject for applied in subjects])
 
 
 def resolve(model: VideoCrafter2, settings: VideoSettings) -> VideoSettings:

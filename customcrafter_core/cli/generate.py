@@ -150,18 +150,19 @@ def run(options: argparse.Namespace) -> None:
     """Make the videos and write them."""
     import torch
 
-    from ..generation import generate
+    from ..generation import check_settings, generate
 
     check_folder(options.out)
     choices: list[SubjectChoice] = options.subjects
-    subjects = [_applied(choice) for choice in choices]
+    subjects, settings = [_applied(choice) for choice in choices], _settings(options)
+    check_settings(settings, subjects)
     model = load_base(options)
     with Progress("Sampling") as bar:
 
         def show(step: SampledStep) -> None:
             bar.show(step.step + 1, step.steps, f"strength {_spaced(step.strengths)}" if step.strengths else "")
 
-        result = generate(model, _settings(options), subjects, any_base=options.any_base, on_step=show)
+        result = generate(model, settings, subjects, any_base=options.any_base, on_step=show)
     with torch.inference_mode():
         videos = model.decode(result.latent)
     record = _record(options, model, subjects, result)

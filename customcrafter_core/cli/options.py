@@ -6,6 +6,7 @@ import argparse
 import math
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from functools import partial
@@ -208,7 +209,7 @@ def check_target(target: Path, *, force: bool, source: Path | None = None) -> No
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder, and find out before hours of work whether it can be written.
+    """Find out before hours of work whether a folder can be made and written; what was made for that is removed.
 
     Raises:
         InputError: there is a file of that name.
@@ -216,5 +217,11 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(expected="a folder to write into", found=f"the file {folder}", remedy="Give a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    finally:
+        for path in absent:  # innermost first
+            with suppress(OSError):  # not made, or used by another process already
+                path.rmdir()

@@ -99,6 +99,16 @@ def ddim_step(
     return x, x0
 
 
+def check_eta(eta: float) -> None:
+    """Refuse more noise than the DDPM adds, and less than none.
+
+    Raises:
+        InputError: ``eta`` is not a finite number from 0 to 1.
+    """
+    if not 0 <= eta <= 1:
+        raise InputError(expected="eta from 0 to 1", found=f"{eta}", remedy="VideoCrafter2 samples at 1.")
+
+
 def ddim_sample(
     denoise: Denoise,
     latent: torch.Tensor,
@@ -128,8 +138,7 @@ def ddim_sample(
     Raises:
         InputError: ``eta`` is not a finite number from 0 to 1.
     """
-    if not 0 <= eta <= 1:
-        raise InputError(expected="eta from 0 to 1", found=f"{eta}", remedy="VideoCrafter2 samples at 1.")
+    check_eta(eta)
     levels = ddim_levels(schedule, timesteps, exact_tail)
     x = latent
     for step, timestep in enumerate(timesteps):

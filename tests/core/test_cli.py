@@ -449,7 +449,22 @@ def test_wrong_use_is_told_in_one_sentence(
             argument = argument.replace(f"{{{name}}}", path)
         arguments += ["--base", files.base] if argument == "{base}" else [argument]
     wrong(arguments, capsys)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    "wrong_option",
+    [["--steps", "0"], ["--eta", "2"], ["--k", "1" + "0" * 400], ["--called", "cat"], ["--negative", "\udcfc"]],
+    ids=lambda option: option[0],
+)
+def test_what_needs_no_model_is_checked_before_one_is_loaded(
+    wrong_option: list[str], files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "folder"
+    start = ["generate", "--base", "absent.ckpt", "--prompt", "x", "--subject", files.subject, "--out", str(out)]
+    assert "absent.ckpt" in wrong(start, capsys)
+    assert "absent.ckpt" not in wrong([*start, *wrong_option], capsys)
+    assert not out.parent.exists()
 
 
 @pytest.mark.parametrize(
