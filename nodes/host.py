@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ import comfy.sd
 import comfy.utils
 from comfy_api.latest import io
 from PIL import Image
+
+from ..customcrafter_core.errors import InputError, some_names
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +60,19 @@ def show_on_node(picture: torch.Tensor) -> None:
     """Show a picture ``(1, h, w, 3)`` on the running node: the page prefers the last live preview to a node's output."""
     pixels = (picture[0].clamp(0, 1) * 255).byte().numpy()
     comfy.utils.ProgressBar(1).update_absolute(1, 1, ("PNG", Image.fromarray(pixels), None))
+
+
+def known_choice(name: str, value: str, known: Sequence[str]) -> str:
+    """A value of a list of choices; older hosts pass any on.
+
+    Raises:
+        InputError: it is not in the list.
+    """
+    if value not in known:
+        raise InputError(
+            expected=f"a {name} from the list", found=repr(value), remedy=f"Choose {some_names(list(known), 3)}."
+        )
+    return value
 
 
 def layers_for(weight_dtype: torch.dtype, compute_dtype: torch.dtype | None) -> Any:

@@ -93,6 +93,7 @@ class LoadVideoCrafter2(io.ComfyNode):
         from .native.model import make_model
         from .native.text import make_clip
 
+        host.known_choice("dtype", dtype, DTYPES)
         path = chosen_file("checkpoints", checkpoint)
         progress = comfy.utils.ProgressBar(1)
         base = load_videocrafter2(path, on_tensor=progress.update_absolute)

@@ -18,6 +18,11 @@ OWN_SAMPLER = "ddim (VideoCrafter2)"
 SCHEDULER = "ddim_uniform"
 
 
+def samplers() -> list[str]:
+    """Ours and the host's, to which other packs may add."""
+    return [OWN_SAMPLER, *comfy.samplers.KSampler.SAMPLERS]
+
+
 def eta_input() -> io.Input:
     """How noisy DDIM is."""
     return io.Float.Input(
@@ -93,6 +98,8 @@ class DynamicWeightedKSampler(io.ComfyNode):
         from .native.ksampler import Run, run
         from .native.picture import strength_picture
 
+        host.known_choice("sampler_name", given["sampler_name"], samplers())
+        host.known_choice("scheduler", given["scheduler"], comfy.samplers.KSampler.SCHEDULERS)
         schedule = schedule_from(*(given.pop(name) for name in ("lambda_s", "lambda_l", "k")), given.pop("curve", ""))
         own = given["sampler_name"] == OWN_SAMPLER
         latent, applied = run(Run(schedule=schedule, own_sampler=own, **given))
@@ -124,7 +131,7 @@ def sampling_inputs() -> list[io.Input]:
         eta_input(),
         io.Combo.Input(
             "sampler_name",
-            options=[OWN_SAMPLER, *comfy.samplers.KSampler.SAMPLERS],
+            options=samplers(),
             default=OWN_SAMPLER,
             tooltip="VideoCrafter2's own DDIM, or any of the host's samplers.",
         ),

@@ -150,6 +150,15 @@ def test_token_in_a_prompt_that_is_mixed_in(bench: Bench) -> None:
     assert "<new1> in the positive prompt" in refused(scene)
 
 
+@pytest.mark.parametrize("name", ["dtype", "sampler_name", "scheduler"])
+def test_choice_that_is_not_in_the_list(bench: Bench, name: str) -> None:
+    if bench.host.version != "0.3.64":
+        pytest.skip("newer hosts refuse it before the graph runs")
+    scene = bench.scene(dtype="float64" if name == "dtype" else "float32")
+    scene.keep(scene.dynamic_sampler(**({} if name == "dtype" else {name: "nonsense"}))[0])
+    assert f"a {name} from the list" in refused(scene)
+
+
 def test_latent_of_other_channels(bench: Bench) -> None:
     scene = bench.scene()
     latent = scene.add("ProbeLatent", channels=16, frames=4, height=6, width=8)[0]
