@@ -26,7 +26,8 @@ SUBJECT = world.Look(CLASS_WORD, "plain", ("orange", "orange"))
 PRIOR_IMAGES = 12
 CONSTANT = 0.8
 DYNAMIC = TwoPhase(k=10)
-"""The paper's strengths. Its K of 5 brings back half of the motion here, 10 all of it (benchmarks/demo_motion.py)."""
+"""The paper's strengths. With its K of 5 a third of the videos move again here, with 10 three quarters
+(benchmarks/demo_motion.py)."""
 
 
 @dataclass(frozen=True)

@@ -37,5 +37,7 @@ def _weight(key: str, shape: tuple[int, ...], salt: str) -> torch.Tensor:
 
 
 def relative_l2(result: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative L2 distance."""
-    return float((result.double() - expected.double()).norm() / expected.double().norm())
+    """Relative L2 distance; printed, so that ``pytest -sv`` shows what was measured."""
+    distance = float((result.double() - expected.double()).norm() / expected.double().norm())
+    print(f"relative L2 {distance:.1e}", end=" ")
+    return distance
