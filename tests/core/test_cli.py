@@ -28,6 +28,7 @@ from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
 from customcrafter_core.cli.options import device_of
 from customcrafter_core.subject.file import load_subject, save_subject
+from customcrafter_core.training.config import PRESETS
 from customcrafter_core.training.loop import TrainStep
 
 ROOT = Path(__file__).parents[2]
@@ -191,7 +192,7 @@ def test_train_takes_prior_images_and_a_preset(
     assert str(out) in capsys.readouterr().out
     subject = load_subject(out)
     assert subject.trigger == "<mug> mug"
-    assert (subject.training["lr"], subject.training["steps"]) == (2e-3, 1)
+    assert (subject.training["lr"], subject.training["steps"]) == (PRESETS["demo"]["lr"], 1)
     before = out.read_bytes()
     assert "--force" in wrong([*arguments, *more], capsys)
     assert out.read_bytes() == before
