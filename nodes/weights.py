@@ -73,7 +73,8 @@ class DynamicLoRAWeights(io.ComfyNode):
             display_name="Dynamic LoRA Weights",
             category=host.CATEGORY,
             description="Put a LoRA on any model with one strength for the first K steps and another for the later "
-            "ones; either may be 0 or negative. Several can follow each other.",
+            "ones; either may be 0 or negative. Several can follow each other. Only the LoRA's part for the model is "
+            "applied, not one for the text encoder.",
             search_aliases=["LoRA schedule", "LoRA strength per step", "LoRA timing"],
             inputs=[
                 io.Model.Input("model", tooltip="Any model."),

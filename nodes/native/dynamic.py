@@ -6,6 +6,7 @@ layer, and a wrapper around the model sets the strength before each call. After 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from ...customcrafter_core.errors import InputError, some_names
 from ...customcrafter_core.subject.file import PREFIX, factor_tensors
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
+
+log = logging.getLogger(__name__)
 
 KEY = "customcrafter"
 INNERMOST = "customcrafter_network"
@@ -175,6 +178,14 @@ def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name:
             found=f"{name}, of whose names none fits: {some_names(list(tensors), 3)}",
             remedy="Choose a LoRA that was made for this model.",
         )
+    values = [value for key, value in tensors.items() if not key.endswith(".alpha")]
+    taken = {id(value) for patch in patches.values() for value in _tensors_of(patch)}
+    count = sum(id(value) in taken for value in values)
+    if count < len(values):
+        log.warning(
+            "%s: %d of %d tensors are used; the others (of a text encoder or of other layers) fit nothing in %s.",
+            name, count, len(values), type(model.model).__name__,
+        )  # fmt: skip
     for target, patch in patches.items():
         key, offset, function = _parts(target)
         if not _fits(weights[key], key, patch, offset, function):
@@ -184,6 +195,13 @@ def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name:
                 remedy="Choose a LoRA that was made for this model.",
             )
     return patches
+
+
+def _tensors_of(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.weights if hasattr(value, "weights") else value
+    return [found for part in parts for found in _tensors_of(part)] if isinstance(parts, (tuple, list)) else []
 
 
 def _fits(weight: torch.Tensor, key: str, patch: Any, offset: Any, function: Any) -> bool:

@@ -9,6 +9,7 @@ import torch
 from bench import Bench, Scene, distance
 from graphs import Graph, Node
 from running_host import PromptFailed
+from safetensors.torch import save_file
 
 STEPS = 5
 
@@ -85,6 +86,22 @@ def test_strength_at_each_step(bench: Bench, kind: str, sampler: str) -> None:
     if sampler == "heun":  # its second call of a step is at the sigma of the next one and counts as that
         steps = [steps[0], *(strength for strength in steps[1:] for _ in range(2))]
     assert seen == steps
+
+
+def test_log_says_what_of_a_lora_is_left_out(bench: Bench) -> None:
+    scene = Small(bench, "sd15")
+    scene.keep(scene.loaded_lora, "lora").run()
+    lora = {name: value.contiguous() for name, value in scene.saved("lora").items()}
+    text = {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": torch.zeros(4, 2)}
+    save_file(lora, bench.host.base / "models" / "loras" / "whole.safetensors")
+    save_file({**lora, **text}, bench.host.base / "models" / "loras" / "partly.safetensors")
+    for name in ("whole", "partly"):
+        scene = Small(bench, "sd15")
+        values = {"lora": f"{name}.safetensors", "lambda_s": 0.5, "lambda_l": 1.0, "k": 2}
+        model = scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, **values)[0]
+        scene.keep(scene.sample(model)[0], "latent").run()
+    assert bench.host.log.count(f"partly.safetensors: {len(lora)} of {len(lora) + 1} tensors are used") == 1
+    assert "whole.safetensors: " not in bench.host.log
 
 
 @pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
