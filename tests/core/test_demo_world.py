@@ -162,7 +162,9 @@ def test_resumed_training_is_the_same_training(tmp_path, monkeypatch: pytest.Mon
         (tmp_path / name).mkdir()
     autoencoder = base.build_demo_codec()
     workers.save_state(tmp_path / "whole/codec.safetensors", dict(autoencoder.state_dict()), {})
-    clips.build_clips(tmp_path / "whole", count=32, toy_share=0.5, seed=0, workers=1, device="cpu", report=lambda line: None)
+    clips.build_clips(
+        tmp_path / "whole", count=32, toy_share=0.5, seed=0, workers=1, device="cpu", report=lambda line: None
+    )
     for file in (tmp_path / "whole").iterdir():
         (tmp_path / "broken" / file.name).write_bytes(file.read_bytes())
 
