@@ -13,7 +13,7 @@ ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..subject.subject import Subject
 
 USAGE = "[run | train-base] [options]"
-SUMMARY = "learn a subject on a small demo world and see it move (two minutes on two cores)"
+SUMMARY = "learn a subject on a small demo world and see it move (about a minute)"
 DESCRIPTION = """\
 Learn a subject on a small demo world and make one prompt in several ways from the same noise:
 the base model, the subject at constant strength, the subject at dynamic strength."""
