@@ -65,7 +65,9 @@ def run(options: argparse.Namespace) -> None:
         _export_subject(options)
     else:
         raise InputError(
-            expected="--for-host for a subject", found="a subject without it", remedy="Nothing else is made of subjects."
+            expected="--for-host for a subject",
+            found="a subject without it",
+            remedy="Nothing else is made of subjects.",
         )
 
 
