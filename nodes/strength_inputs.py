@@ -38,7 +38,7 @@ def strength_inputs() -> list[io.Input]:
             "k",
             default=K,
             min=0,
-            max=1000,
+            max=100,
             display_mode=io.NumberDisplay.slider,
             tooltip="K: how many steps λs lasts. 0: λl throughout.",
         ),
