@@ -1,0 +1,110 @@
+"""What a trainer learns from: views of photos, folders of photos good and bad, prior pictures and clips."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from customcrafter_core.training.augmentation import (
+    CLOSE_FROM,
+    LARGE_PHRASES,
+    PASTED_BELOW,
+    SMALL_PHRASES,
+    View,
+    draw_view,
+    with_phrase,
+)
+from customcrafter_core.training.photos import images_to_tensor
+
+SIZE, UNIT = (128, 80), 8
+
+
+def bright(width: int = 300, height: int = 200) -> Image.Image:
+    """A photo whose every pixel differs from black and whose columns all differ."""
+    ramp = np.linspace(60, 250, width)[None, :, None].repeat(height, 0).repeat(3, 2)
+    return Image.fromarray(ramp.astype(np.uint8))
+
+
+def view(resize: tuple[float, float], seed: int = 0, *, flip: bool = False, image: Image.Image | None = None) -> View:
+    return draw_view(image or bright(), SIZE, resize=resize, flip=flip, unit=UNIT, rng=np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("factor", [0.4, 0.45, 0.5, 0.55, 0.599, 0.05])
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (40, 31)])
+def test_small_views_count_only_where_the_photo_is(factor: float, shape: tuple[int, int]) -> None:
+    places = set()
+    for seed in range(12):
+        drawn = view((factor, factor), seed, image=bright(*shape))
+        assert drawn.phrase in SMALL_PHRASES and drawn.image.size == SIZE and drawn.image.mode == "RGB"
+        shown = torch.from_numpy(np.array(drawn.image)).amax(2) > 0
+        blocks = shown.unfold(0, UNIT, UNIT).unfold(1, UNIT, UNIT)
+        assert torch.equal(blocks.all(-1).all(-1).float(), drawn.mask)
+        assert torch.equal(blocks.any(-1).any(-1).float(), drawn.mask)  # no latent is half photo, half black
+        expected = [max(round(side * factor / UNIT), 1) for side in SIZE]
+        assert drawn.mask.sum() == expected[0] * expected[1]
+        places.add(tuple(drawn.mask.nonzero()[0].tolist()))
+    assert len(places) > 4
+
+
+@pytest.mark.parametrize("factor", [PASTED_BELOW, 0.8, 1.0])
+def test_from_there_to_one_the_photo_is_left_as_it_is(factor: float) -> None:
+    drawn = view((factor, factor))
+    plain = images_to_tensor([bright()], *SIZE)[0]
+    assert torch.equal(images_to_tensor([drawn.image], *SIZE)[0], plain)
+    assert drawn.phrase == "" and drawn.mask.shape == (10, 16) and drawn.mask.min() == 1
+
+
+@pytest.mark.parametrize("factor", [1.05, CLOSE_FROM, 1.4])
+def test_large_views_are_crops(factor: float) -> None:
+    wide = bright(320, 200)  # of the video's aspect: the whole ramp is shown at factor 1
+    starts = []
+    for seed in range(12):
+        drawn = view((factor, factor), seed, image=wide)
+        assert drawn.phrase in (LARGE_PHRASES if factor >= CLOSE_FROM else ("",))
+        assert drawn.mask.min() == 1
+        row = np.asarray(drawn.image)[40, :, 0].astype(float)
+        assert (row[-1] - row[0]) == pytest.approx(190 / factor, abs=3)
+        starts.append(row[0])
+    assert max(starts) - min(starts) > (190 - 190 / factor) / 3
+
+
+def test_all_phrases_occur_and_only_with_their_size() -> None:
+    seen = {view((0.4, 1.4), seed).phrase for seed in range(80)}
+    assert seen == {*SMALL_PHRASES, *LARGE_PHRASES, ""}
+
+
+def test_flip_mirrors_half_of_them_with_their_mask() -> None:
+    plain, flipped = [[view((0.4, 0.5), seed, flip=flip) for seed in range(60)] for flip in (False, True)]
+    mirrored = 0
+    for one, other in zip(plain, flipped, strict=True):
+        if np.array_equal(np.asarray(one.image), np.asarray(other.image)):
+            assert torch.equal(one.mask, other.mask)
+        else:
+            assert np.array_equal(np.asarray(one.image)[:, ::-1], np.asarray(other.image))
+            assert torch.equal(one.mask.flip(1), other.mask)
+            mirrored += 1
+    assert 20 <= mirrored <= 40
+
+
+def test_the_same_seed_draws_the_same_view() -> None:
+    for seed in range(5):
+        one, other = view((0.4, 1.4), seed, flip=True), view((0.4, 1.4), seed, flip=True)
+        assert np.array_equal(np.asarray(one.image), np.asarray(other.image)) and one.phrase == other.phrase
+    assert len({np.asarray(view((0.4, 1.4), seed).image).tobytes() for seed in range(5)}) > 2
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrase", "expected"),
+    [
+        ("video of a {}", "zoomed in", "zoomed in video of a {}"),
+        ("{}", "very small", "very small {}"),
+        ("a {}", "far away", "a far away {}"),
+        ("an old {} on a table", "close up", "a close up old {} on a table"),
+        ("a", "very small", "very small a"),
+        ("a {}", "", "a {}"),
+    ],
+)
+def test_captions_with_a_phrase(caption: str, phrase: str, expected: str) -> None:
+    assert with_phrase(caption, phrase) == expected
