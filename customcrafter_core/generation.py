@@ -76,14 +76,18 @@ class Generation:
 class SeededNoise:
     """Standard normal noise that depends on the seed alone: drawn on the CPU, one stream for each video of a batch."""
 
-    def __init__(self, shape: tuple[int, ...], seed: int, device: torch.device) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], seed: int, device: torch.device, videos: Sequence[int] | None = None
+    ) -> None:
         """Args:
         shape: of the latent, ``(b, c, t, h, w)``.
-        seed: the ``i``-th video of the batch uses ``seed + i``, modulo 2**64.
+        seed: video number ``n`` uses ``seed + n``, modulo 2**64.
         device: where the noise goes.
+        videos: number of each video; by default 0, 1, ...
         """
         self._shape, self._device = shape[1:], device
-        self._generators = [torch.Generator().manual_seed((seed + i) % 2**64) for i in range(shape[0])]
+        numbers = range(shape[0]) if videos is None else videos
+        self._generators = [torch.Generator().manual_seed((seed + n) % 2**64) for n in numbers]
 
     def __call__(self, step: int = 0) -> torch.Tensor:
         """The next draw; ``step`` is not used, draws simply follow each other."""
@@ -115,10 +119,57 @@ def generate(
     Raises:
         InputError: a setting or a subject does not fit; nothing was changed.
     """
+    run = prepare(model, settings, subjects, any_base=any_base)
+    schedules = [strengths_of(applied.schedule, len(run.timesteps)) for applied in subjects]
+    applied_strengths: list[tuple[float, ...]] = []
+
+    with attached(model.unet, run.subjects) as attachment:
+
+        def denoise(x: torch.Tensor, timestep: int, step: int) -> torch.Tensor:
+            attachment.set_strengths([schedule[step] for schedule in schedules])
+            applied_strengths.append(attachment.strengths)
+            return run.unet(x, timestep)
+
+        def report(state: DDIMStep) -> None:
+            if on_step is not None:
+                on_step(SampledStep(**vars(state), strengths=applied_strengths[-1]))
+
+        latent = ddim_sample(
+            denoise,
+            run.noise(),
+            model.schedule,
+            run.timesteps,
+            noise=run.noise,
+            eta=run.settings.eta,
+            exact_tail=run.settings.exact_tail,
+            on_step=report,
+        )
+    return Generation(latent, run.settings, run.timesteps, applied_strengths, run.warnings)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """All that a run needs besides the strengths: `noise` gives ``x_T`` first, then the noise of one step after another."""
+
+    settings: VideoSettings
+    subjects: list[Subject]
+    timesteps: list[int]
+    unet: GuidedUNet
+    noise: SeededNoise
+    warnings: list[str]
+
+
+def prepare(
+    model: VideoCrafter2, settings: VideoSettings, subjects: Sequence[AppliedSubject] = (), *, any_base: bool = False
+) -> PreparedRun:
+    """Check everything and encode the prompts; see `generate`.
+
+    Raises:
+        InputError: a setting or a subject does not fit.
+    """
     settings = resolve(model, settings)
     shape = model.latent_shape(settings.width, settings.height, settings.frames, settings.batch)
     timesteps = model.schedule.ddim_timesteps(settings.steps)
-    schedules = [strengths_of(applied.schedule, len(timesteps)) for applied in subjects]
     learned = [applied.subject for applied in subjects]
     for subject in learned:
         check_fits(subject, model, any_base=any_base)
@@ -128,31 +179,7 @@ def generate(
     text = encode_prompts(model, [settings.prompt, settings.negative], learned)
     cond, uncond = (row.expand(settings.batch, -1, -1) for row in text.unsqueeze(1))
     unet = GuidedUNet(model.unet, cond, uncond, cfg=settings.cfg, fps=settings.fps, batch=settings.guidance)
-    noise = SeededNoise(shape, settings.seed, model.device)
-    applied_strengths: list[tuple[float, ...]] = []
-
-    with attached(model.unet, learned) as attachment:
-
-        def denoise(x: torch.Tensor, timestep: int, step: int) -> torch.Tensor:
-            attachment.set_strengths([schedule[step] for schedule in schedules])
-            applied_strengths.append(attachment.strengths)
-            return unet(x, timestep)
-
-        def report(state: DDIMStep) -> None:
-            if on_step is not None:
-                on_step(SampledStep(**vars(state), strengths=applied_strengths[-1]))
-
-        latent = ddim_sample(
-            denoise,
-            noise(),
-            model.schedule,
-            timesteps,
-            noise=noise,
-            eta=settings.eta,
-            exact_tail=settings.exact_tail,
-            on_step=report,
-        )
-    return Generation(latent, settings, timesteps, applied_strengths, warnings)
+    return PreparedRun(settings, learned, timesteps, unet, SeededNoise(shape, settings.seed, model.device), warnings)
 
 
 def check_settings(settings: VideoSettings, subjects: Sequence[AppliedSubject] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,16 @@ def show_on_node(picture: torch.Tensor) -> None:
     """Show a picture ``(1, h, w, 3)`` on the running node: the page prefers the last live preview to a node's output."""
     pixels = (picture[0].clamp(0, 1) * 255).byte().numpy()
     comfy.utils.ProgressBar(1).update_absolute(1, 1, ("PNG", Image.fromarray(pixels), None))
+
+
+def show_text(node: type[io.ComfyNode], text: str) -> None:
+    """Show text on the running node, whose schema asks for its id.
+
+    The page reads it as HTML, in which ``<new1>`` would vanish, and a file's text could do worse; ``[[`` as a link.
+    """
+    from server import PromptServer
+
+    PromptServer.instance.send_progress_text(html.escape(text).replace("[", "&#91;"), node.hidden.unique_id)
 
 
 def known_choice(name: str, value: str, known: Sequence[str]) -> str:

@@ -18,10 +18,10 @@ from . import host
 
 ASSETS = Path(customcrafter_core.__file__).parent / "demo" / "assets"
 BUILT_IN = {
-    "checkpoints": ("CustomCrafter demo model (built in)", ASSETS / "demo_base.safetensors"),
-    "loras": ("CustomCrafter demo subject (built in)", ASSETS / "demo_subject.safetensors"),
+    "checkpoints": ("customcrafter_demo", ASSETS / "demo_base.safetensors"),
+    "loras": ("customcrafter_demo_subject", ASSETS / "demo_subject.safetensors"),
 }
-"""What comes with the pack, offered in the lists of the host's folders."""
+"""What comes with the pack, offered in the lists of the host's folders. Saved workflows hold these names."""
 DTYPES = ["default", "float32", "float16", "bfloat16"]
 VIDEO = Defaults()
 PIXELS_PER_LATENT = 8
@@ -29,9 +29,7 @@ PIXELS_PER_LATENT = 8
 
 def choices(folder: str) -> list[str]:
     """Files to choose from: what comes with the pack, then those of the host's folder."""
-    name, path = BUILT_IN[folder]
-    names = folder_paths.get_filename_list(folder)
-    return [name, *names] if path.is_file() else names
+    return [BUILT_IN[folder][0], *folder_paths.get_filename_list(folder)]
 
 
 def chosen_file(folder: str, name: str) -> Path:
@@ -40,13 +38,27 @@ def chosen_file(folder: str, name: str) -> Path:
     Raises:
         InputError: there is none of that name.
     """
-    built_in, path = BUILT_IN[folder]
-    found = path if name == built_in and path.is_file() else folder_paths.get_full_path(folder, name)
-    if found is None:
+    path = _path_of(folder, name)
+    if path is None:
         raise InputError(
             expected=f"a file from the host's {folder} folder", found=repr(name), remedy="Choose one from the list."
         )
-    return Path(found)
+    return path
+
+
+def saved_at(folder: str, name: str | None) -> int:
+    """When the file behind a choice was saved, so that the host runs a node again for a file saved again.
+
+    0 if there is none, or if the name comes from another node.
+    """
+    path = None if name is None else _path_of(folder, name)
+    return path.stat().st_mtime_ns if path is not None else 0
+
+
+def _path_of(folder: str, name: str) -> Path | None:
+    built_in, path = BUILT_IN[folder]
+    found = path if name == built_in else folder_paths.get_full_path(folder, name)
+    return None if found is None else Path(found)
 
 
 class LoadVideoCrafter2(io.ComfyNode):
@@ -83,6 +95,11 @@ class LoadVideoCrafter2(io.ComfyNode):
                 io.Vae.Output(display_name="vae", tooltip="The autoencoder; it encodes and decodes whole videos."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str | None, **_: Any) -> int:
+        """Changes with the file."""
+        return saved_at("checkpoints", checkpoint)
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:

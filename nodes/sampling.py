@@ -10,11 +10,12 @@ from comfy_api.latest import io, ui
 
 from ..customcrafter_core.base_model.geometry import Defaults
 from ..customcrafter_core.diffusion.ddim import ETA, STEPS
+from ..customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase
 from . import host
 from .strength_inputs import schedule_from, strength_inputs
 from .subjects import SUBJECT, any_base_input
 
-OWN_SAMPLER = "ddim (VideoCrafter2)"
+OWN_SAMPLER = "ddim_videocrafter2"  # saved workflows hold it
 SCHEDULER = "ddim_uniform"
 
 
@@ -80,6 +81,7 @@ class DynamicWeightedKSampler(io.ComfyNode):
             description="The paper's Algorithm 1: sample with the subject at strength λs for the first K steps, which "
             "make the motion, and at λl for the later ones, which make the looks.",
             search_aliases=["CustomCrafter sampler", "dynamic weighted video sampling"],
+            hidden=[io.Hidden.unique_id],
             inputs=[*sampling_inputs(), *strength_inputs(), *denoise_inputs()],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The sampled video, for VAE Decode."),
@@ -102,10 +104,22 @@ class DynamicWeightedKSampler(io.ComfyNode):
         host.known_choice("scheduler", given["scheduler"], comfy.samplers.KSampler.SCHEDULERS)
         schedule = schedule_from(*(given.pop(name) for name in ("lambda_s", "lambda_l", "k")), given.pop("curve", ""))
         own = given["sampler_name"] == OWN_SAMPLER
-        latent, applied = run(Run(schedule=schedule, own_sampler=own, **given))
-        picture = strength_picture(applied)
+        sampled = run(Run(schedule=schedule, own_sampler=own, **given))
+        picture = strength_picture(sampled.applied)
         host.show_on_node(picture)
-        return io.NodeOutput(latent, picture, "\n".join(map(json.dumps, applied)), ui=ui.PreviewImage(picture, cls=cls))
+        host.show_text(cls, said_of(schedule, sampled.steps) if given.get("subject") else "No subject connected here.")
+        numbers = "\n".join(map(json.dumps, sampled.applied))
+        return io.NodeOutput(sampled.latent, picture, numbers, ui=ui.PreviewImage(picture, cls=cls))
+
+
+def said_of(schedule: StrengthSchedule, steps: int) -> str:
+    """In a line, how strong the subject was over the steps that ran."""
+    from .native.dynamic import remark_on
+
+    if not isinstance(schedule, TwoPhase):
+        return f"Curve over {steps} steps."
+    plain = f"{steps} steps: λs {schedule.lambda_s:g} in the first {schedule.k}, then λl {schedule.lambda_l:g}."
+    return remark_on(schedule, steps) or plain
 
 
 def sampling_inputs() -> list[io.Input]:

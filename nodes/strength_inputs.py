@@ -52,18 +52,23 @@ def strength_inputs() -> list[io.Input]:
     ]
 
 
-def first_step_input() -> io.Input:
-    """For samplers that run only a part of the steps."""
-    return host.advanced(
+def part_inputs() -> list[io.Input]:
+    """For samplers that run only a part of the steps; names and limits as in the host's KSampler Advanced."""
+    count: dict[str, Any] = {"default": 0, "min": 0, "max": 10000, "optional": True}
+    inputs = [
         io.Int.Input(
-            "first_step",
-            default=0,
-            min=0,
-            max=1000,
-            optional=True,
-            tooltip="Steps already done before this sampler: what KSampler Advanced has as start_at_step.",
-        )
-    )
+            "start_at_step",
+            tooltip="For KSampler Advanced: its start_at_step, the steps already done before this sampler.",
+            **count,
+        ),
+        io.Int.Input(
+            "total_steps",
+            tooltip="For KSampler Advanced: its steps, which are all steps of all samplers. 0: this sampler runs to "
+            "the end.",
+            **count,
+        ),
+    ]
+    return [host.advanced(given) for given in inputs]
 
 
 def schedule_from(lambda_s: float, lambda_l: float, k: int, curve: Any = "") -> StrengthSchedule:

@@ -11,10 +11,11 @@ from comfy_api.latest import io
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, TwoPhase
 from ..customcrafter_core.errors import InputError
 from . import host
-from .loading import BUILT_IN, choices, chosen_file
+from .loading import BUILT_IN, choices, chosen_file, saved_at
 
 SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
 SUFFIX = ".safetensors"
+VIDEOCRAFTER2 = "320-640-1280-1280-1024"  # widths in its fingerprint: the UNet's levels and the text
 
 
 def subject_names() -> list[str]:
@@ -29,10 +30,28 @@ def summary_of(subject: Any) -> str:
         [
             f"In prompts: {subject.trigger}",
             f"LoRA of rank {subject.rank} on {len(subject.factors)} layers, trained for {subject.steps} steps",
-            f"Base model: {'known' if subject.base else 'not recorded'}",
+            f"Base model: {base_name(subject)}",
             f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}",
         ]
     )
+
+
+def base_name(subject: Any) -> str:
+    """The base model a subject was learned on, as far as its fingerprint tells, and the fingerprint in short.
+
+    VideoCrafter2 is named by its size: a fine-tune of it has the same, but other numbers.
+    """
+    from ..customcrafter_core.base_model.fingerprint import same_base, short, widths
+    from ..customcrafter_core.subject.file import load_subject
+
+    if not subject.base:
+        return "not recorded"
+    demo = load_subject(BUILT_IN["loras"][1]).base
+    if same_base(subject.base, demo):
+        name = "the demo model"
+    else:
+        name = "VideoCrafter2 or one of its size" if widths(subject.base) == VIDEOCRAFTER2 else "another model"
+    return f"{name} ({short(subject.base)})"
 
 
 class LoadSubject(io.ComfyNode):
@@ -47,6 +66,7 @@ class LoadSubject(io.ComfyNode):
             category=host.CATEGORY,
             description="Load a subject that was learned from a few photos.",
             search_aliases=["CustomCrafter subject", "personalization"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input("subject", options=subject_names(), tooltip="A subject file in models/loras."),
                 host.advanced(
@@ -71,10 +91,9 @@ class LoadSubject(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, subject: str, token: str = "") -> str:
+    def fingerprint_inputs(cls, subject: str | None, **_: Any) -> int:
         """Changes with the file, so that a subject saved again is loaded again."""
-        path = folder_paths.get_full_path("loras", subject)
-        return f"{Path(path).stat().st_mtime_ns if path else 0}:{token}"
+        return saved_at("loras", subject)
 
     @classmethod
     def execute(cls, subject: str, token: str = "") -> io.NodeOutput:
@@ -84,7 +103,9 @@ class LoadSubject(io.ComfyNode):
         loaded = load_subject(chosen_file("loras", subject))
         if token.strip():
             loaded = loaded.called(token.strip())
-        return io.NodeOutput(loaded, loaded.trigger, summary_of(loaded))
+        summary = summary_of(loaded)
+        host.show_text(cls, summary)
+        return io.NodeOutput(loaded, loaded.trigger, summary, ui={"text": [summary]})
 
 
 class ApplySubject(io.ComfyNode):
@@ -114,11 +135,9 @@ class ApplySubject(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, clip: Any, subject: Any, strength: float, any_base: bool = False) -> io.NodeOutput:
         """Apply."""
-        from .native.dynamic import subject_patches
-        from .native.subject import take_subject
+        from .native.subject import with_constant_subject
 
-        model = take_subject(model, subject, any_base=any_base)
-        model.add_patches(subject_patches(subject), strength)
+        model = with_constant_subject(model, subject, strength, any_base=any_base)
         return io.NodeOutput(model, teach(clip, subject))
 
 

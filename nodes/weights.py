@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.utils
-import folder_paths
 from comfy_api.latest import io
 
 from ..customcrafter_core.errors import InputError
 from . import host
-from .loading import chosen_file
-from .strength_inputs import first_step_input, schedule_from, strength_inputs
+from .loading import choices, chosen_file, saved_at
+from .strength_inputs import part_inputs, schedule_from, strength_inputs
 from .subjects import SUBJECT, any_base_input, model_and_clip, teach
 
 NO_FILE = "none"
@@ -34,7 +33,7 @@ class DynamicSubjectWeights(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
                 SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
                 *strength_inputs(),
-                first_step_input(),
+                *part_inputs(),
                 any_base_input(),
             ],
             outputs=model_and_clip(),
@@ -50,16 +49,18 @@ class DynamicSubjectWeights(io.ComfyNode):
         lambda_l: float,
         k: int,
         curve: Any = "",
-        first_step: int = 0,
+        start_at_step: int = 0,
+        total_steps: int = 0,
         any_base: bool = False,
     ) -> io.NodeOutput:
         """Apply."""
-        from .native.dynamic import ScheduledStrength, subject_patches, with_dynamic_strength
-        from .native.subject import take_subject
+        from .native.dynamic import ScheduledStrength
+        from .native.subject import with_dynamic_subject
 
-        model = take_subject(model, subject, any_base=any_base)
-        strength = ScheduledStrength(schedule_from(lambda_s, lambda_l, k, curve), first_step=first_step)
-        return io.NodeOutput(with_dynamic_strength(model, subject_patches(subject), strength), teach(clip, subject))
+        schedule = schedule_from(lambda_s, lambda_l, k, curve)
+        strength = ScheduledStrength(schedule, start_at_step=start_at_step, total_steps=total_steps)
+        model = with_dynamic_subject(model, subject, strength, any_base=any_base)
+        return io.NodeOutput(model, teach(clip, subject))
 
 
 class DynamicLoRAWeights(io.ComfyNode):
@@ -80,18 +81,23 @@ class DynamicLoRAWeights(io.ComfyNode):
                 io.Model.Input("model", tooltip="Any model."),
                 io.Combo.Input(
                     "lora",
-                    options=[NO_FILE, *folder_paths.get_filename_list("loras")],
+                    options=[NO_FILE, *choices("loras")],
                     default=NO_FILE,
-                    tooltip="A LoRA in models/loras that was made for this model.",
+                    tooltip="A LoRA in models/loras that was made for this model, or the demo subject's.",
                 ),
                 *strength_inputs(),
-                first_step_input(),
+                *part_inputs(),
                 io.Custom("LORA_MODEL").Input(
                     "lora_model", optional=True, tooltip="A LoRA from a training node, instead of a file."
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the LoRA.")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str | None, **_: Any) -> int:
+        """Changes with the file."""
+        return saved_at("loras", lora)
 
     @classmethod
     def execute(
@@ -102,7 +108,8 @@ class DynamicLoRAWeights(io.ComfyNode):
         lambda_l: float,
         k: int,
         curve: Any = "",
-        first_step: int = 0,
+        start_at_step: int = 0,
+        total_steps: int = 0,
         lora_model: Any = None,
     ) -> io.NodeOutput:
         """Apply."""
@@ -118,7 +125,8 @@ class DynamicLoRAWeights(io.ComfyNode):
             tensors, name = comfy.utils.load_torch_file(str(chosen_file("loras", lora)), safe_load=True), lora
         else:
             tensors, name = lora_model, "the LORA_MODEL"
-        strength = ScheduledStrength(schedule_from(lambda_s, lambda_l, k, curve), first_step=first_step)
+        schedule = schedule_from(lambda_s, lambda_l, k, curve)
+        strength = ScheduledStrength(schedule, start_at_step=start_at_step, total_steps=total_steps)
         return io.NodeOutput(with_dynamic_strength(model, lora_patches(model, tensors, name), strength))
 
 

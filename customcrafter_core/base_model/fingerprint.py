@@ -39,6 +39,23 @@ def same_base(first: str, second: str) -> bool:
         return False
 
 
+def widths(text: str) -> str:
+    """The network's widths in a fingerprint, such as ``320-640-1280-1280-1024``; empty if it is none."""
+    try:
+        return str(json.loads(text)["widths"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def short(text: str) -> str:
+    """A fingerprint as a person compares it: widths and the first numbers, rounded to what a change of dtype leaves."""
+    try:
+        content = json.loads(text)
+        return f"{content['widths']} / {' '.join(f'{number:.1f}' for number in content['numbers'][:4])}"
+    except (ValueError, KeyError, TypeError):
+        return text[:40]
+
+
 def _close(first: Sequence[float], second: Sequence[float]) -> bool:
     a, b = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
     return a.shape == b.shape and bool((a - b).norm() <= TOLERANCE * a.norm())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,14 +16,15 @@ from ...customcrafter_core.generation import SeededNoise
 from .sampling_space import VideoCrafter2Sampling
 
 
-def make_sampler(eta: float, exact_tail: bool) -> comfy.samplers.KSAMPLER:
+def make_sampler(eta: float, exact_tail: bool, videos: Sequence[int] | None = None) -> comfy.samplers.KSAMPLER:
     """The sampler; `customcrafter_core.generation.generate` gives the same latent for the same seed.
 
     Args:
         eta: 0 is deterministic, 1 as noisy as the DDPM.
         exact_tail: end at the clean latent instead of VideoCrafter2's timestep 0.
+        videos: number of each video of the batch, which chooses its noise; by default 0, 1, ...
     """
-    return comfy.samplers.KSAMPLER(partial(sample, eta=eta, exact_tail=exact_tail))
+    return comfy.samplers.KSAMPLER(partial(sample, eta=eta, exact_tail=exact_tail, videos=videos))
 
 
 @torch.no_grad()
@@ -36,6 +38,7 @@ def sample(
     *,
     eta: float,
     exact_tail: bool,
+    videos: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Sample in the host's way of calling: ``x`` is ``x_t / signal``, and so is what is returned before sigma 0.
 
@@ -50,7 +53,7 @@ def sample(
             found="another model",
             remedy="Choose another sampler, such as ddim.",
         )
-    noise = step_noise(x, arguments.get("seed") or 0)
+    noise = step_noise(x, arguments.get("seed") or 0, videos)
     levels = [space.level(float(sigma)) for sigma in sigmas]
     ends = float(sigmas[-1]) == 0
     if ends and exact_tail:
@@ -65,15 +68,15 @@ def sample(
     return x if ends else x / levels[-1].signal
 
 
-def start_noise(latent: torch.Tensor, seed: int) -> torch.Tensor:
+def start_noise(latent: torch.Tensor, seed: int, videos: Sequence[int] | None = None) -> torch.Tensor:
     """``x_T`` for a latent ``(b, c, t, h, w)``: the first draw of the core's noise, on the CPU."""
-    return SeededNoise(tuple(latent.shape), seed, torch.device("cpu"))()
+    return SeededNoise(tuple(latent.shape), seed, torch.device("cpu"), videos)()
 
 
-def step_noise(x: torch.Tensor, seed: int) -> Any:
+def step_noise(x: torch.Tensor, seed: int, videos: Sequence[int] | None = None) -> Any:
     """Noise for the ends of steps in the shape of ``x``: the core's draws after the first one."""
     video = x if x.ndim == 5 else rearrange(x, "t c h w -> 1 c t h w")
-    draws = SeededNoise(tuple(video.shape), seed, x.device)
+    draws = SeededNoise(tuple(video.shape), seed, x.device, videos)
     draws()
 
     def draw() -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ...customcrafter_core.diffusion.strength import StrengthSchedule
+from ...customcrafter_core.diffusion.strength import Curve, StrengthSchedule, TwoPhase
 from ...customcrafter_core.errors import InputError, some_names
 from ...customcrafter_core.subject.file import PREFIX, factor_tensors
 from ...customcrafter_core.subject.subject import Subject
@@ -36,19 +36,57 @@ Patches = Mapping[Any, Any]
 class ScheduledStrength:
     """Strength of one LoRA during the current call of the model; as a wrapper it sets it for the length of the call."""
 
-    def __init__(
-        self,
-        schedule: StrengthSchedule,
-        *,
-        first_step: int = 0,
-    ) -> None:
+    def __init__(self, schedule: StrengthSchedule, *, start_at_step: int = 0, total_steps: int = 0) -> None:
         """Args:
         schedule: strength over steps.
-        first_step: steps of the whole run that lie before this sampler's.
+        start_at_step: steps of the whole run that lie before this sampler's.
+        total_steps: of the whole run; 0 if it ends with this sampler's.
         """
         self.now = 0.0
         self.uses = 0
-        self._schedule, self._first = schedule, first_step
+        self._schedule, self._start, self._total = schedule, start_at_step, total_steps
+
+    def strengths(self, sigmas: torch.Tensor) -> list[float]:
+        """The strength at each step of a sampler that runs over these sigmas ``(steps + 1,)``.
+
+        Raises:
+            InputError: as `total_of`.
+        """
+        total = self.total_of(sigmas)
+        return [self._schedule(self._start + step, total) for step in range(len(sigmas) - 1)]
+
+    def total_of(self, sigmas: torch.Tensor) -> int:
+        """Steps of the whole run that a sampler over these sigmas ``(steps + 1,)`` is a part of.
+
+        Raises:
+            InputError: the sampler runs a part of the steps, and which part is not told.
+        """
+        end = self._start + len(sigmas) - 1
+        if self._total and end > self._total:
+            raise InputError(
+                expected=f"a sampler that ends by step {self._total}, the total_steps",
+                found=f"one that runs from step {self._start} to step {end}",
+                remedy="Set total_steps and start_at_step to KSampler Advanced's steps and start_at_step; some "
+                "schedulers, such as ddim_uniform, make one step more than asked.",
+            )
+        if isinstance(self._schedule, Curve) and not self._total and float(sigmas[-1]) > 0:
+            raise InputError(
+                expected="total_steps for a curve over a sampler that leaves noise for the next one",
+                found="total_steps 0",
+                remedy="Set it to the steps of KSampler Advanced, and start_at_step to its start_at_step.",
+            )
+        return self._total or end
+
+    def watch(
+        self, run: Any, noise: Any, latent: Any, sampler: Any, sigmas: torch.Tensor, *rest: Any, **more: Any
+    ) -> Any:
+        """The host's run of a sampler ``(noise, latent, sampler, sigmas, …)``, checked before anything is computed."""
+        total = self.total_of(sigmas)
+        known = bool(self._total) or float(sigmas[-1]) == 0
+        remark = remark_on(self._schedule, total) if known else ""
+        if remark:
+            log.warning(remark)
+        return run(noise, latent, sampler, sigmas, *rest, **more)
 
     def __call__(self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
         """The host's model call ``(x, sigma, concat, text, control, options, …)`` with the strength set."""
@@ -59,8 +97,9 @@ class ScheduledStrength:
                 found="a call of the model outside of sampling",
                 remedy="Use a sampler node of the host or of this pack.",
             )
-        step = step_at(sigma, sigmas)
-        self.now = self._schedule(self._first + step, self._first + len(sigmas) - 1)
+        total = self.total_of(sigmas)
+        # heun's second call of a part's last step is at the sigma of the next part's first
+        self.now = self._schedule(min(self._start + steps_above(sigma, sigmas), total - 1), total)
         self.uses = 0
         called: list[bool] = []
         rest = (*rest[:3], _noting_calls(rest[3], called), *rest[4:])
@@ -77,6 +116,13 @@ class ScheduledStrength:
             self.now = 0.0
 
 
+def remark_on(schedule: StrengthSchedule, steps: int) -> str:
+    """What a person may not expect of a schedule over so many steps; empty if there is nothing."""
+    if isinstance(schedule, TwoPhase) and schedule.k >= steps and schedule.lambda_s != schedule.lambda_l:
+        return f"K {schedule.k} covers all {steps} steps: λs {schedule.lambda_s:g} throughout, λl is never used."
+    return ""
+
+
 def _noting_calls(options: dict[str, Any], called: list[bool]) -> dict[str, Any]:
     """The host's options with a note of each call that reaches the network; a cache (EasyCache) can answer before."""
 
@@ -91,9 +137,13 @@ def _noting_calls(options: dict[str, Any], called: list[bool]) -> dict[str, Any]
 
 
 def step_at(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
-    """Step, from 0, of a call at ``sigma``: how many of the run's sigmas lie above; in between, the later step."""
-    above = int((sigmas > float(sigma.max()) * (1 + SAME_SIGMA)).sum())
-    return max(min(above, len(sigmas) - 2), 0)
+    """Step, from 0, of a call at ``sigma`` within its sampler's own run."""
+    return max(min(steps_above(sigma, sigmas), len(sigmas) - 2), 0)
+
+
+def steps_above(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
+    """How many of a run's sigmas lie above a call's: its step, from 0; in between two steps, the later one."""
+    return int((sigmas > float(sigma.max()) * (1 + SAME_SIGMA)).sum())
 
 
 class WeightChange:
@@ -151,6 +201,7 @@ def with_dynamic_strength(model: ModelPatcher, patches: Patches, strength: Sched
         scale = host.stored_scale(model, key)
         clone.add_weight_wrapper(key, WeightChange(strength, key, patch, offset, function, scale))
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, strength)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, strength.watch)
     return clone
 
 

@@ -13,15 +13,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 
-from ...customcrafter_core.diffusion.strength import StrengthSchedule, strengths_of
-from ...customcrafter_core.errors import InputError
+from ...customcrafter_core.diffusion.strength import StrengthSchedule
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
 from .ddim import make_sampler, start_noise
-from .dynamic import ScheduledStrength, recorded, subject_patches, with_dynamic_strength
+from .dynamic import ScheduledStrength, recorded
 from .model import base_of
-from .subject import take_subject
-from .text import may_hold
+from .subject import with_dynamic_subject
 
 
 @dataclass(frozen=True)
@@ -45,41 +43,41 @@ class Run:
     any_base: bool = False
 
 
-def run(settings: Run) -> tuple[dict[str, Any], list[list[float | None]]]:
+@dataclass(frozen=True)
+class Sampled:
+    """What a run gave."""
+
+    latent: dict[str, Any]
+    """The LATENT."""
+    steps: int
+    applied: list[list[float | None]]
+    """For each LoRA on the model whose strength follows the steps its strength at each step; None at steps that the
+    network did not see."""
+
+
+def run(settings: Run) -> Sampled:
     """Sample.
 
-    Returns:
-        The LATENT, and for each LoRA on the model whose strength follows the steps its strength at each step; None at
-        steps that the network did not see.
-
     Raises:
-        InputError: the subject does not fit the model, or the prompt misses its token.
+        InputError: the subject does not fit the model, or the sampler is not for this model.
     """
     model = settings.model
     sigmas = run_sigmas(settings)
     if settings.subject is not None:
-        check_token(settings)
-        model = take_subject(model, settings.subject, any_base=settings.any_base)
         strength = ScheduledStrength(settings.schedule)
-        model = with_dynamic_strength(model, subject_patches(settings.subject), strength)
+        model = with_dynamic_subject(model, settings.subject, strength, any_base=settings.any_base)
     model, applied = recorded(model)
     latent = host.fit_empty_latent(model, settings.latent_image)
-    video = as_video(model, latent)
-    noise = start_noise(video, settings.seed) if video.ndim == 5 else comfy.sample.prepare_noise(latent, settings.seed)
-    sampler = (
-        make_sampler(settings.eta, exact_tail=False)
-        if settings.own_sampler
-        else comfy.samplers.sampler_object(settings.sampler_name)
-    )
+    start = own_start(settings, model, latent) if settings.own_sampler else host_start(settings, latent)
     samples = comfy.sample.sample_custom(
         model,
-        noise,
+        start.noise,
         settings.cfg,
-        sampler,
+        start.sampler,
         sigmas,
         settings.positive,
         settings.negative,
-        video,
+        start.latent,
         noise_mask=settings.latent_image.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
@@ -88,7 +86,33 @@ def run(settings: Run) -> tuple[dict[str, Any], list[list[float | None]]]:
     if latent.ndim == 4 and samples.ndim == 5:
         samples = rearrange(samples, "1 c t h w -> t c h w")
     result = {name: value for name, value in settings.latent_image.items() if not name.startswith("downscale_ratio")}
-    return {**result, "samples": samples}, [[line.get(step) for step in range(len(sigmas) - 1)] for line in applied]
+    steps = len(sigmas) - 1
+    return Sampled(
+        {**result, "samples": samples}, steps, [[line.get(step) for step in range(steps)] for line in applied]
+    )
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with."""
+
+    sampler: comfy.samplers.KSAMPLER
+    latent: torch.Tensor
+    noise: torch.Tensor
+
+
+def own_start(settings: Run, model: ModelPatcher, latent: torch.Tensor) -> Start:
+    """VideoCrafter2's DDIM with the core's noise; ``batch_index`` chooses it for each video, not for frames."""
+    video = as_video(model, latent)
+    videos = settings.latent_image.get("batch_index") if latent.ndim == 5 else None
+    sampler = make_sampler(settings.eta, exact_tail=False, videos=videos)
+    return Start(sampler, video, start_noise(video, settings.seed, videos))
+
+
+def host_start(settings: Run, latent: torch.Tensor) -> Start:
+    """A sampler of the host's with the host's noise: exactly what its KSampler begins with."""
+    noise = comfy.sample.prepare_noise(latent, settings.seed, settings.latent_image.get("batch_index"))
+    return Start(comfy.samplers.sampler_object(settings.sampler_name), latent, noise)
 
 
 def run_sigmas(settings: Run) -> torch.Tensor:
@@ -111,21 +135,3 @@ def as_video(model: ModelPatcher, latent: torch.Tensor) -> torch.Tensor:
     if latent.ndim == 4 and base_of(model) is not None:
         return rearrange(latent, "t c h w -> 1 c t h w")
     return latent
-
-
-def check_token(settings: Run) -> None:
-    """Refuse to use a subject that the prompt does not name.
-
-    Raises:
-        InputError: no positive prompt held the subject's token.
-    """
-    subject = settings.subject
-    used = any(strengths_of(settings.schedule, settings.steps))
-    if subject is None or not used:
-        return
-    if not any(may_hold(text, more, subject.placeholder) for text, more in settings.positive):
-        raise InputError(
-            expected=f"{subject.placeholder} in the positive prompt, encoded by a CLIP that knows it",
-            found="a prompt without it, or a CLIP that does not know it",
-            remedy=f"Write {subject.trigger!r} and encode it with the CLIP output of Teach Token.",
-        )

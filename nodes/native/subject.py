@@ -1,22 +1,55 @@
-"""Which subjects a MODEL carries."""
+"""Put a subject on a MODEL, and see to it that the prompt names it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 
 from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.subject.subject import Subject, check_fits
+from .dynamic import ScheduledStrength, subject_patches, with_dynamic_strength
 from .model import require_base
+from .text import may_hold
 
 CARRIED = "customcrafter_subjects"
+KEY = "customcrafter_token"
+
+Strengths = Callable[[torch.Tensor], list[float]]
+"""Sigmas of a sampler's run ``(steps + 1,)`` -> the subject's strength at each of its steps."""
 
 
-def take_subject(model: ModelPatcher, subject: Subject, *, any_base: bool = False) -> ModelPatcher:
-    """A clone of a model that notes the subject about to be put on it.
+def with_dynamic_subject(
+    model: ModelPatcher, subject: Subject, strength: ScheduledStrength, *, any_base: bool = False
+) -> ModelPatcher:
+    """A clone of a model with a subject whose strength follows the steps.
 
     Raises:
         InputError: the subject does not fit the model, or the model carries one of the same token.
     """
+    model = _take_subject(model, subject, strength.strengths, any_base=any_base)
+    if not subject.factors:  # a learned token alone
+        return model
+    return with_dynamic_strength(model, subject_patches(subject), strength)
+
+
+def with_constant_subject(
+    model: ModelPatcher, subject: Subject, strength: float, *, any_base: bool = False
+) -> ModelPatcher:
+    """A clone of a model with a subject at one strength.
+
+    Raises:
+        InputError: the subject does not fit the model, or the model carries one of the same token.
+    """
+    model = _take_subject(model, subject, lambda sigmas: [strength], any_base=any_base)
+    model.add_patches(subject_patches(subject), strength)
+    return model
+
+
+def _take_subject(model: ModelPatcher, subject: Subject, strengths: Strengths, *, any_base: bool) -> ModelPatcher:
     check_fits(subject, require_base(model), any_base=any_base)
     carried = model.get_attachment(CARRIED) or ()
     if subject.placeholder in carried:
@@ -27,4 +60,30 @@ def take_subject(model: ModelPatcher, subject: Subject, *, any_base: bool = Fals
         )
     clone = model.clone()
     clone.set_attachments(CARRIED, (*carried, subject.placeholder))
+    check = TokenCheck(subject.placeholder, subject.trigger, strengths)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, check)
     return clone
+
+
+class TokenCheck:
+    """Refuses to sample with a subject that the prompt does not name; runs before the host loads the model."""
+
+    def __init__(self, token: str, trigger: str, strengths: Strengths) -> None:
+        self._token, self._trigger, self._strengths = token, trigger, strengths
+
+    def __call__(
+        self, run: Any, noise: Any, latent: Any, sampler: Any, sigmas: torch.Tensor, *rest: Any, **more: Any
+    ) -> Any:
+        """The host's run of a sampler ``(noise, latent, sampler, sigmas, …)``.
+
+        Raises:
+            InputError: no positive prompt holds the subject's token.
+        """
+        prompts = [prompt for name, given in run.class_obj.conds.items() if "negative" not in name for prompt in given]
+        if any(self._strengths(sigmas)) and not any(may_hold(one["cross_attn"], one, self._token) for one in prompts):
+            raise InputError(
+                expected=f"{self._token} in the positive prompt, encoded by a CLIP that knows it",
+                found="a prompt without it, or a CLIP that does not know it",
+                remedy=f"Write {self._trigger!r} and encode it with the CLIP that was taught the subject's token.",
+            )
+        return run(noise, latent, sampler, sigmas, *rest, **more)

@@ -22,6 +22,7 @@ from .. import host
 
 TOKENS = "customcrafter_tokens"  # in a CONDITIONING: the learned tokens its prompt held
 TEXT = "customcrafter_text"  # in a CONDITIONING: the very tensor that TOKENS is about
+EATEN, EMBEDDING = "()\\", "embedding:"  # the host's prompt syntax
 NAME = "h"  # the host's name of OpenCLIP's ViT-H
 
 
@@ -148,6 +149,13 @@ def learn_token(clip: comfy.sd.CLIP, token: str, rows: torch.Tensor) -> comfy.sd
     if not isinstance(getattr(inner, "tokenizer", None), LearnedWords):
         raise InputError(
             expected="the CLIP of Load VideoCrafter2", found="another one", remedy="Connect that node's CLIP output."
+        )
+    if any(sign in token for sign in EATEN) or token.startswith(EMBEDDING):
+        raise InputError(
+            expected=f"a token without {', '.join(EATEN)} and not starting with {EMBEDDING}, which prompts read as "
+            "weights and names of embeddings",
+            found=repr(token),
+            remedy="Give it another token in its Load Subject node, such as <new1>.",
         )
     learned = inner.tokenizer.learned
     if token in learned and not torch.equal(learned[token].float().cpu(), rows.float().cpu()):

@@ -9,7 +9,7 @@ import torch
 from graphs import Graph, Node
 from running_host import RunningHost
 
-OWN_SAMPLER = "ddim (VideoCrafter2)"
+OWN_SAMPLER = "ddim_videocrafter2"
 SIZE = {"width": 64, "height": 48, "frames": 4}
 PROMPT = "a <new1> teddy bear runs"
 STEPS, SEED, CFG = 5, 11, 5.0  # 1000 / 5 steps come out even: the list has just as many
@@ -100,6 +100,13 @@ class Scene:
             "CustomCrafterDynamicSubjectWeights",
             model=self.model, clip=self.clip, subject=self.subject, lambda_s=lambda_s, lambda_l=lambda_l, k=k, **more,
         )  # fmt: skip
+        return node[0]
+
+    def constant_subject(self, strength: float = 0.7) -> list[Any]:
+        """The model behind Apply Subject."""
+        node = self.add(
+            "CustomCrafterApplySubject", model=self.model, clip=self.clip, subject=self.subject, strength=strength
+        )
         return node[0]
 
     def keep(self, value: list[Any], name: str = "value") -> Scene:

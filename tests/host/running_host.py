@@ -139,9 +139,9 @@ class RunningHost:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{path}: {error.code} {error.read().decode(errors='replace')[:3000]}") from error
 
-    def queue(self, graph: dict[str, Any]) -> str:
-        """Queue a graph in the API format; returns its id."""
-        answer = self.post("/prompt", {"prompt": graph, "client_id": uuid.uuid4().hex})
+    def queue(self, graph: dict[str, Any], client: str = "") -> str:
+        """Queue a graph in the API format, for a page if one is named; returns its id."""
+        answer = self.post("/prompt", {"prompt": graph, "client_id": client or uuid.uuid4().hex})
         return answer["prompt_id"]
 
     def run(self, graph: dict[str, Any], seconds: float = 300) -> dict[str, Any]:

@@ -96,7 +96,50 @@ def test_host_sampler_with_dynamic_weights_equals_ours(bench: Bench, sampler: st
     assert distance(result, expected) < 1e-6
 
 
-@pytest.mark.parametrize("sampler", ["ddim (VideoCrafter2)", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
+def test_host_noise_of_each_video_of_a_batch(bench: Bench, sampler: str) -> None:
+    """With a sampler of the host's the noise is the host's, that of a video taken out of a batch included."""
+    scene = bench.scene()
+    both = scene.add("CustomCrafterEmptyVideoLatent", **SIZE, batch_size=2)[0]
+    second = scene.add("LatentFromBatch", samples=both, batch_index=1, length=1)[0]
+    model = scene.dynamic_weights()
+    ours, theirs = [], []
+    for latent in (both, second):
+        ours.append(scene.dynamic_sampler(sampler_name=sampler, latent_image=latent)[0])
+        theirs.append(scene.host_sampler(sampler, model=model, latent_image=latent)[0])
+    our_both, our_second, their_both, their_second = scene.result(*ours, *theirs)
+    assert distance(our_both, their_both) < 1e-6
+    assert distance(our_second, their_second) < 1e-6
+    if sampler == "ddim":  # its steps add no noise of their own, which the host draws anew for each run
+        assert distance(our_second, our_both[1:]) < 1e-6
+    assert distance(our_second, our_both[:1]) > 1e-2
+
+
+def test_video_taken_out_of_a_batch_keeps_its_noise(bench: Bench) -> None:
+    scene = bench.scene()
+    both = scene.add("CustomCrafterEmptyVideoLatent", **SIZE, batch_size=2)[0]
+    second = scene.add("LatentFromBatch", samples=both, batch_index=1, length=1)[0]
+    result, batch = scene.result(*(scene.dynamic_sampler(latent_image=latent)[0] for latent in (second, both)))
+    assert distance(result, batch[1:]) < 1e-6
+    assert distance(result, batch[:1]) > 1e-2
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun"])
+@pytest.mark.parametrize("curve", ["0:0, 0.5:1, 1:-0.5", ""])
+def test_parts_of_a_run_are_the_run(bench: Bench, sampler: str, curve: str) -> None:
+    """Two KSampler Advanced, each told its part, sample what one sampler does: a curve, and K beyond the first part."""
+    scene = bench.scene()
+    whole = scene.host_sampler(sampler, model=scene.dynamic_weights(k=3, curve=curve))[0]
+    told = {"k": 3, "curve": curve, "total_steps": STEPS}
+    first = scene.advanced_sampler(0, 2, model=scene.dynamic_weights(**told), sampler_name=sampler)
+    second = scene.advanced_sampler(
+        2, STEPS, model=scene.dynamic_weights(**told, start_at_step=2), sampler_name=sampler, latent_image=first[0]
+    )
+    result, expected = scene.result(second[0], whole)
+    assert distance(result, expected) < 1e-5
+
+
+@pytest.mark.parametrize("sampler", ["ddim_videocrafter2", "dpmpp_2m"])
 def test_strength_zero_is_the_base_bit_for_bit(bench: Bench, sampler: str) -> None:
     scene = bench.scene()
     zero = scene.dynamic_sampler(0.0, 0.0, 2, sampler_name=sampler)[0]
@@ -109,10 +152,8 @@ def test_equal_strengths_are_a_plain_lora(bench: Bench) -> None:
     scene = bench.scene()
     ours = scene.dynamic_sampler(0.7, 0.7, 2, sampler_name="ddim")[0]
     loader = scene.host_sampler(model=scene.lora(0.7))[0]
-    constant = scene.add(
-        "CustomCrafterApplySubject", model=scene.model, clip=scene.clip, subject=scene.subject, strength=0.7
-    )[0]
-    result, expected, applied = scene.result(ours, loader, scene.host_sampler(model=constant)[0])
+    constant = scene.host_sampler(model=scene.constant_subject(0.7))[0]
+    result, expected, applied = scene.result(ours, loader, constant)
     assert distance(result, expected) < 1e-6
     assert torch.equal(applied, expected)
 
@@ -127,7 +168,7 @@ def test_images_as_batch_are_the_same_video(bench: Bench) -> None:
 def test_host_samples_images_as_batch_as_the_same_video(bench: Bench) -> None:
     scene = bench.scene()
     start = scene.add("ProbeLatent", channels=4, frames=4, height=6, width=8)
-    model = scene.dynamic_weights(first_step=2)
+    model = scene.dynamic_weights(start_at_step=2)
     video, images = (scene.advanced_sampler(2, STEPS, latent_image=start[form], model=model)[0] for form in (0, 1))
     expected, result = scene.result(video, images)
     assert torch.equal(result, expected[0].movedim(1, 0))

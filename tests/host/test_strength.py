@@ -46,7 +46,7 @@ def test_strength_in_advanced_sampler(bench: Bench, subjects: dict[str, Subject]
     assert measured(scene, subjects, model, lambda **more: scene.advanced_sampler(0, 3, **more)) == [0.4, 0.4, 0.8]
     for start, expected in ((1, [0.4, 0.8, 0.8, 0.8]), (3, [0.8, 0.8])):
         scene = bench.scene()
-        model = scene.dynamic_weights(0.4, 0.8, 2, first_step=start)
+        model = scene.dynamic_weights(0.4, 0.8, 2, start_at_step=start)
         assert (
             measured(scene, subjects, model, lambda start=start, s=scene, **m: s.advanced_sampler(start, STEPS, **m))
             == expected

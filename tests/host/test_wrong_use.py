@@ -8,7 +8,7 @@ import host_models
 import pytest
 import small_subjects
 import torch
-from bench import Bench, Scene
+from bench import STEPS, Bench, Scene
 from running_host import PromptFailed
 from safetensors.torch import load_file, save_file
 
@@ -182,6 +182,54 @@ def test_controlnet_without_effect(bench: Bench) -> None:
     scene.positive = scene.add("ProbeControl", positive=scene.positive)[0]
     scene.keep(scene.dynamic_sampler()[0])
     assert "a ControlNet" in refused(scene)
+
+
+def test_token_missing_in_a_sampler_of_the_hosts(bench: Bench) -> None:
+    for nodes in (lambda scene: scene.dynamic_weights(), lambda scene: scene.constant_subject()):
+        scene = bench.scene(prompt="a teddy bear runs")
+        scene.keep(scene.host_sampler(model=nodes(scene))[0])
+        assert "<new1> in the positive prompt" in refused(scene)
+    without = bench.scene(prompt="a teddy bear runs")
+    zero, base = without.dynamic_weights(0.0, 0.8, STEPS), without.model
+    result, expected = without.result(*(without.host_sampler(model=model)[0] for model in (zero, base)))
+    assert torch.equal(result, expected), "a subject at strength 0 needs no token"
+
+
+def test_parts_of_a_run_that_do_not_fit(bench: Bench) -> None:
+    scene = bench.scene()
+    model = scene.dynamic_weights(curve="0:0, 1:1")
+    scene.keep(scene.advanced_sampler(0, 2, model=model)[0])
+    assert "total_steps for a curve" in refused(scene)
+    scene = bench.scene()
+    model = scene.dynamic_weights(start_at_step=3, total_steps=STEPS)
+    scene.keep(scene.advanced_sampler(2, STEPS, model=model)[0])
+    assert f"found one that runs from step 3 to step {STEPS + 1}" in refused(scene)
+
+
+@pytest.mark.parametrize("token", ["<new(1)>", "(new1)", "new\\1", "embedding:new1"])
+def test_token_that_prompts_would_not_keep(bench: Bench, token: str) -> None:
+    scene = bench.scene(subject=None)
+    subject = scene.add("CustomCrafterLoadSubject", subject="first.safetensors", token=token)[0]
+    scene.keep(scene.add("CustomCrafterTeachToken", clip=scene.clip, subject=subject)[1])
+    message = refused(scene)
+    assert "which prompts read as weights" in message and repr(token) in message
+
+
+def test_file_that_is_gone(bench: Bench) -> None:
+    """Newer hosts refuse it before the graph runs; older ones leave it to the node."""
+    for kind, name, values in (
+        ("CustomCrafterLoadVideoCrafter2", "checkpoint", {"dtype": "float32"}),
+        ("CustomCrafterLoadSubject", "subject", {}),
+        ("CustomCrafterDynamicLoRAWeights", "lora", {"lambda_s": 0.4, "lambda_l": 0.8, "k": 5}),
+    ):
+        scene = bench.scene()
+        more = {"model": scene.model} if kind == "CustomCrafterDynamicLoRAWeights" else {}
+        scene.keep(scene.add(kind, **{name: "gone.safetensors"}, **values, **more)[0])
+        if bench.host.version == "0.3.64":
+            assert "folder; found 'gone.safetensors'. Choose one from the list." in refused(scene)
+        else:
+            with pytest.raises(RuntimeError, match=f"{name}: 'gone.safetensors' not in "):
+                scene.run()
 
 
 def test_same_subject_twice(bench: Bench) -> None:
