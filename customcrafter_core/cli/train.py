@@ -3,112 +3,202 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from .options import (
     add_base_options,
-    add_force,
     check_target,
     device_of,
     dtype_of,
-    field_of,
     kind_of_value,
     load_base,
 )
 from .terminal import Progress
+from .training_file import read_training_file
 
 if TYPE_CHECKING:
+    from ..base_model.model import VideoCrafter2
     from ..training.config import TrainConfig
-    from ..training.loop import TrainStep
+    from ..training.loop import Steering
+    from ..training.photos import Clip, Photo
+    from ..training.trainer import TrainStep
 
-USAGE = "PHOTOS --class-word TEXT --out FILE [options]"
+USAGE = "[PHOTOS] --class-word TEXT --out FILE [options]"
 SUMMARY = "learn a subject from photos"
 DESCRIPTION = """\
 Learn a subject from a folder of photos: three to ten of the same thing, before different
 backgrounds. A text file beside a photo (cup.txt for cup.jpg) may say what it shows, with {}
-for the subject: a {} on a kitchen counter. The result is one .safetensors file."""
+for the subject: a {} on a kitchen counter. The result is one .safetensors file. Beside it
+lies a folder with the state, from which the same command goes on after an interruption,
+a picture of the loss and the sample videos."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core train photos/ --base model.ckpt --class-word "teddy bear" --out teddy.safetensors
-  with images of other teddy bears, so that the class is not forgotten:
+  with 200 images of other teddy bears, made by the base model, so that the class is not forgotten:
   python -m customcrafter_core train photos/ --base model.ckpt --class-word "teddy bear" --prior bears/ \\
-      --out teddy.safetensors"""
-SETTINGS = (
-    ("placeholder", "--token", "TOKEN", "how prompts call the subject"),
-    ("steps", "--steps", "N", "training steps"),
-    ("rank", "--rank", "N", "of the LoRA factors"),
-    ("lr", "--lr", "X", "learning rate"),
-    ("frames", "--frames", "N", "frames of the still video a photo becomes"),
-    ("batch", "--batch", "N", "still videos per step"),
-    ("prior_weight", "--prior-weight", "X", "weight of the prior images' loss"),
-    ("seed", "--seed", "N", "of everything random"),
-)
-"""Options that set a field of the training config: field, flag, value, meaning."""
+      --make-prior 200 --out teddy.safetensors
+  with all settings in a file, on two GPUs:
+  accelerate launch --num_processes 2 -m customcrafter_core train --config teddy.toml"""
 SMOOTHING = 0.02  # of the loss shown: about the last fifty steps
+OPTION_NAMES = {"placeholder": "token"}
+"""Fields of the settings whose option is called otherwise."""
+INPUTS = ("photos", "prior", "make_prior", "prior_clips", "out", "base", "preset", "skip_broken")
+STEERING = ("checkpoint_every", "sample_every", "sample_prompt", "sample_seed", "sample_steps")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    from ..training.config import PRESETS
+    from ..training.config import PRESETS, TrainConfig
+    from ..training.loop import Steering
 
-    parser.set_defaults(run=run)
-    parser.add_argument("photos", metavar="PHOTOS", help="a folder of photos of the subject")
-    parser.add_argument("--class-word", required=True, metavar="TEXT", help="what the subject is, such as: teddy bear")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the subject, a .safetensors file")
-    add_force(parser)
-    parser.add_argument("--prior", metavar="FOLDER", help="images of other things of the class, to preserve the class")
+    parser.set_defaults(run=run, argument_default=argparse.SUPPRESS)
+    option = partial(parser.add_argument, default=argparse.SUPPRESS)
+    option("photos", metavar="PHOTOS", nargs="?", help="a folder of photos of the subject")
+    option("--out", metavar="FILE", help="the subject, a .safetensors file")
+    option("--config", metavar="FILE", help="settings as JSON or TOML, by the names of these options; options win")
+    option("--force", action="store_true", help="begin anew and replace what an earlier run left")
+    option("--skip-broken", action="store_true", help="leave out photos that cannot be read instead of refusing all")
+    option("--prior", metavar="FOLDER", help="images or animations of other things of the class, to preserve the class")
+    option("--make-prior", type=int, metavar="N", help="let the base model fill that folder up to N images")
+    option("--prior-clips", action="store_true", help="let it make moving clips instead of still images")
     group = parser.add_argument_group("training")
     group.add_argument(
-        "--preset", choices=list(PRESETS),
+        "--preset", choices=list(PRESETS), default=argparse.SUPPRESS,
         help="settings to start from (default: demo for this project's demo model, else paper)",
     )  # fmt: skip
-    for name, flag, metavar, meaning in SETTINGS:
-        kind, shown = _default(name)
-        group.add_argument(
-            flag, dest=name, type=kind, metavar=metavar, default=argparse.SUPPRESS, help=f"{meaning} (default: {shown})"
-        )
+    for entry in fields(TrainConfig):
+        _add_field(group, entry, _others(entry.name))
+    group = parser.add_argument_group("watching")
+    for entry in fields(Steering):
+        if entry.name in STEERING:
+            _add_field(group, entry, "")
     add_base_options(parser)
+    parser.set_defaults(base=argparse.SUPPRESS)
 
 
-def _default(name: str) -> tuple[Callable[[str], Any], str]:
-    """Type of a field and its default as text, with the presets that have another."""
-    from ..training.config import PRESETS, TrainConfig
+def _others(name: str) -> str:
+    from ..training.config import PRESETS
 
-    default = field_of(TrainConfig, name).default
-    others = [f"{values[name]} with preset {preset}" for preset, values in PRESETS.items() if name in values]
-    return kind_of_value(name, default), ", ".join([str(default).replace("%", "%%"), *others])
+    return "".join(f", {values[name]} with preset {preset}" for preset, values in PRESETS.items() if name in values)
+
+
+def _add_field(group: argparse._ArgumentGroup, entry: Field[Any], others: str) -> None:
+    """Add the option for a field of the settings."""
+    flag = f"--{OPTION_NAMES.get(entry.name, entry.name).replace('_', '-')}"
+    default: Any = "" if entry.default is MISSING else entry.default
+    shown = f" (default: {default}{others})".replace("%", "%%") if default != "" else ""
+    text = entry.metadata["help"] + shown
+    given: dict[str, Any] = {"dest": entry.name, "default": argparse.SUPPRESS, "help": text}
+    if isinstance(default, bool):
+        group.add_argument(flag, action="store_true", **given)
+    elif isinstance(default, tuple):
+        kind = type(default[0])
+        count = "+" if kind is str else len(default)
+        group.add_argument(flag, nargs=count, type=kind, metavar="TEXT" if kind is str else "X", **given)
+    else:
+        metavar = "TEXT" if isinstance(default, str) else "N" if isinstance(default, int) else "X"
+        group.add_argument(flag, type=kind_of_value(entry.name, default), metavar=metavar, **given)
 
 
 def run(options: argparse.Namespace) -> None:
     """Learn the subject and write it."""
-    from ..subject.file import save_subject
-    from ..training.loop import check_dtype, train_subject
+    from ..training.distributed import launched_workers
+    from ..training.keeper import FOLDER_SUFFIX, folder_of, start_over
+    from ..training.loop import Watcher, check_dtype, train_subject
+
+    given = _given(options)
+    config, steering, target = _config(given), _steering(given), Path(_required(given, "out"))
+    is_continued = folder_of(target).is_dir() and not given.get("force")
+    check_target(target, force=bool(given.get("force")) or is_continued)
+    options.base = given.get("base")
+    workers, device = launched_workers(device_of(options.device))
+    options.device = str(device)
+    check_dtype(dtype_of(options.dtype, device))
+    photos = _photos(given)
+    model = load_base(options)
+    prior = _prior(given, model, config)
+    if given.get("force"):
+        start_over(target)
+    with Progress("Encoding photos", brief=True) as encoding, Progress("Training") as bar:
+        meter = _Meter(bar)
+        watcher = Watcher(on_plan=print, on_encoded=encoding.show, on_step=meter.show)
+        result = train_subject(model, photos, config, prior=prior, steering=steering, watcher=watcher, workers=workers)
+    if workers.is_first:
+        print(target)
+        print(f'Call it in prompts: "{result.subject.trigger}"')
+        print(f"The loss as a picture and the state to go on from: {target.stem}{FOLDER_SUFFIX}")
+
+
+class _Meter:
+    """Shows each step with the smoothed loss."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._smooth, self._count = bar, 0.0, 0
+
+    def show(self, step: TrainStep) -> None:
+        self._count += 1
+        self._smooth += (step.loss - self._smooth) * max(SMOOTHING, 1 / self._count)
+        self._bar.show(step.step + 1, step.steps, f"loss {self._smooth:.4f}")
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given: the file's values, over which those of the command line win."""
+    from ..training.config import TrainConfig
+
+    own = {name: value for name, value in vars(options).items() if name not in ("run", "config", "argument_default")}
+    if not hasattr(options, "config"):
+        return own
+    known = {entry.name for entry in fields(TrainConfig)} | set(INPUTS) | set(STEERING)
+    return {**read_training_file(Path(options.config), known, OPTION_NAMES), **own}
+
+
+def _required(given: dict[str, Any], name: str) -> Any:
+    if name not in given:
+        shown = {"photos": "a folder of photos", "out": "--out FILE", "class_word": "--class-word TEXT"}[name]
+        raise InputError(expected=shown, found="none", remedy="train --help explains.")
+    return given[name]
+
+
+def _config(given: dict[str, Any]) -> TrainConfig:
+    from ..training.config import PRESETS, TrainConfig, preset
+
+    name = given.get("preset") or ("demo" if given.get("base") is None else "paper")
+    if name not in PRESETS:
+        preset(name, "subject")  # tells which there are
+    own = {entry.name: given[entry.name] for entry in fields(TrainConfig) if entry.name in given}
+    _required(given, "class_word")
+    return TrainConfig.from_metadata({**PRESETS[name], **own})
+
+
+def _steering(given: dict[str, Any]) -> Steering:
+    from ..training.loop import Steering
+
+    values = {name: given[name] for name in STEERING if name in given}
+    return Steering(target=Path(_required(given, "out")), **values)
+
+
+def _photos(given: dict[str, Any]) -> list[Photo]:
     from ..training.photos import load_photos
 
-    check_target(options.out, force=options.force)
-    config = _config(options)
-    check_dtype(dtype_of(options.dtype, device_of(options.device)))
-    photos = load_photos(options.photos)
-    prior = load_photos(options.prior) if options.prior is not None else []
-    model = load_base(options)
-    with Progress("Training") as bar:
-        smooth = 0.0
-
-        def show(step: TrainStep) -> None:
-            nonlocal smooth
-            smooth += (step.loss - smooth) * max(SMOOTHING, 1 / (step.step + 1))
-            bar.show(step.step + 1, step.steps, f"loss {smooth:.4f}")
-
-        subject = train_subject(model, photos, config, prior=prior, on_step=show)
-    print(save_subject(subject, options.out))
-    print(f'Call it in prompts: "{subject.trigger}"')
+    return load_photos(_required(given, "photos"), skip_broken=bool(given.get("skip_broken")))
 
 
-def _config(options: argparse.Namespace) -> TrainConfig:
-    from ..training.config import preset
+def _prior(given: dict[str, Any], model: VideoCrafter2, config: TrainConfig) -> list[Photo | Clip]:
+    from ..training.prior import generate_prior, load_prior
 
-    given = {name: getattr(options, name) for name, *_ in SETTINGS if hasattr(options, name)}
-    name = options.preset or ("demo" if options.base is None else "paper")
-    return preset(name, options.class_word, **given)
+    folder, count = given.get("prior"), given.get("make_prior", 0)
+    if folder is None and not count:
+        return []
+    if folder is None:
+        raise InputError(expected="--prior FOLDER for the images to make", found="none", remedy="Name a folder.")
+    if not count:
+        return load_prior(folder)
+    with Progress("Making prior images") as bar:
+        return generate_prior(
+            model, config.class_word, folder, count,
+            clips=bool(given.get("prior_clips")), seed=config.seed, on_item=bar.show,
+        )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from ..diffusion.strength import Constant, StrengthSchedule, TwoPhase
 from ..generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
 from ..subject.subject import Subject
 from ..training.config import preset
-from ..training.loop import TrainStep, train_subject
+from ..training.loop import Steering, Watcher, train_subject
 from ..training.photos import Photo
+from ..training.trainer import TrainStep
 from . import world
 from .export import DEMO_BASE
 
@@ -74,8 +75,8 @@ def learn_demo_subject(
 ) -> Subject:
     """Learn the demo's subject with the `demo` preset and prior preservation."""
     config = preset("demo", CLASS_WORD, seed=seed)
-    learned = train_subject(model, demo_photos(), config, prior=demo_prior(), on_step=on_step)
-    return replace(learned, recommended=DYNAMIC)
+    steering, watcher = Steering(recommended=DYNAMIC), Watcher(on_step=on_step)
+    return train_subject(model, demo_photos(), config, prior=demo_prior(), steering=steering, watcher=watcher).subject
 
 
 def make_demo_videos(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from diffusers import UNet3DConditionModel
@@ -11,6 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from .identity_adapter import adapters_attached
 from .subject import LoRAFactors, Subject
 from .targets import lora_targets
 
@@ -18,8 +19,15 @@ from .targets import lora_targets
 class AttachedSubjects:
     """Subjects attached to a UNet; `set_strengths` scales each of them."""
 
-    def __init__(self, layers: Sequence[LoraLayer], names: Sequence[str]) -> None:
-        self._layers, self._names = layers, names
+    def __init__(
+        self, layers: Sequence[LoraLayer], names: Sequence[str], adapter_strengths: Sequence[list[float]]
+    ) -> None:
+        """Args:
+        layers: the LoRA layers of all subjects.
+        names: of the subjects in these layers.
+        adapter_strengths: one cell for each subject, which its identity adapters read.
+        """
+        self._layers, self._names, self._cells = layers, names, adapter_strengths
         self.strengths: tuple[float, ...] = ()
 
     def set_strengths(self, strengths: Sequence[float]) -> None:
@@ -31,6 +39,8 @@ class AttachedSubjects:
             layer.set_adapter(active, inference_mode=True)
             for name, strength in zip(self._names, strengths, strict=True):
                 layer.set_scale(name, strength)
+        for cell, strength in zip(self._cells, strengths, strict=True):
+            cell[0] = strength
         self.strengths = tuple(strengths)
 
 
@@ -39,8 +49,13 @@ def attached(unet: UNet3DConditionModel, subjects: Sequence[Subject]) -> Iterato
     """Attach subjects while the context lasts; afterwards, whatever happened, the UNet is what it was."""
     names = [f"subject{i}" for i in range(len(subjects))]
     factors = [subject.factors for subject in subjects]
-    with lora_layers(unet, dict(zip(names, factors, strict=True)), dtype=unet.dtype) as layers:
-        attachment = AttachedSubjects(list(layers.values()), names)
+    cells = [[0.0] for _ in subjects]
+    with ExitStack() as stack:
+        layers = stack.enter_context(lora_layers(unet, dict(zip(names, factors, strict=True)), dtype=unet.dtype))
+        for subject, cell in zip(subjects, cells, strict=True):
+            adapters = {name: one.to(unet.device, unet.dtype) for name, one in subject.adapters.items()}
+            stack.enter_context(adapters_attached(unet, adapters, cell))
+        attachment = AttachedSubjects(list(layers.values()), names, cells)
         attachment.set_strengths([0.0] * len(subjects))
         yield attachment
 

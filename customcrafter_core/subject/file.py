@@ -1,7 +1,7 @@
 """One subject, one ``.safetensors`` file.
 
-It holds the LoRA factors under names that ComfyUI's own LoRA loader reads, the learned token as ``emb_params``, and
-everything else as metadata.
+It holds the LoRA factors under names that ComfyUI's own LoRA loader reads, the learned token as ``emb_params``, identity
+adapters if the subject has any, and everything else as metadata.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from ..base_model.text import check_placeholder
 from ..base_model.writing import save_atomically
 from ..diffusion.strength import TwoPhase
 from ..errors import InputError, some_names
-from .subject import LoRAFactors, Subject, check_factors
+from .identity_adapter import IdentityAdapter
+from .subject import LoRAFactors, Subject, check_tensors
 
 METADATA_KEY = "customcrafter.subject"
 THUMBNAIL_KEY = "customcrafter.thumbnail"
 FORMAT = 1
 PREFIX = "diffusion_model."
+ADAPTER_PREFIX = "identity_adapter."
 TOKEN = "emb_params"
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 FACTOR_NAME = re.compile(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight")
@@ -42,8 +45,13 @@ def save_subject(subject: Subject, path: str | Path) -> Path:
     if path.suffix != ".safetensors":
         raise InputError(expected="a file name that ends in .safetensors", found=path.name, remedy="Rename it.")
     check_placeholder(subject.placeholder)
-    check_factors(subject.factors, subject.embedding)
+    check_tensors(subject.factors, subject.embedding, subject.adapters)
     tensors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
+    tensors |= {
+        f"{ADAPTER_PREFIX}{name}.{part}": plain_tensor(value)
+        for name, adapter in subject.adapters.items()
+        for part, value in adapter.tensors().items()
+    }
     tensors[TOKEN] = plain_tensor(subject.embedding)
     save_atomically(path, tensors, _metadata(subject))
     return path
@@ -70,6 +78,7 @@ def _metadata(subject: Subject) -> dict[str, str]:
         "class_word": subject.class_word,
         "rank": subject.rank,
         "targets": len(subject.factors),
+        "adapters": len(subject.adapters),
         "steps": subject.steps,
         "base": subject.base,
         "lambda_s": subject.recommended.lambda_s,
@@ -91,7 +100,7 @@ def load_subject(path: str | Path) -> Subject:
     """
     with open_tensor_file(path) as file:
         content = _content(file)
-        factors = _factors(file, content)
+        factors, adapters = _factors(file, content), _adapters(file, content)
         if TOKEN not in file.tensors:
             raise InputError(
                 expected=f"a learned token ({TOKEN}) in {file.path.name}",
@@ -99,8 +108,8 @@ def load_subject(path: str | Path) -> Subject:
                 remedy="The file is damaged; save the subject again.",
             )
         embedding = file.read(TOKEN)
-    check_factors(factors, embedding)
-    return _subject(content, factors, embedding, file)
+    check_tensors(factors, embedding, adapters)
+    return _subject(content, factors, embedding, adapters, file)
 
 
 def is_subject(file: TensorFile) -> bool:
@@ -145,7 +154,7 @@ def _factors(file: TensorFile, content: Mapping[str, Any]) -> dict[str, LoRAFact
         match = FACTOR_NAME.fullmatch(name)
         if match:
             pairs.setdefault(match[1], {})[match[2]] = file.read(name)
-        elif name != TOKEN:
+        elif name != TOKEN and not name.startswith(ADAPTER_PREFIX):
             unknown.append(name)
     half = [name for name, pair in pairs.items() if len(pair) < 2]
     saved = content.get("targets")
@@ -161,8 +170,29 @@ def _factors(file: TensorFile, content: Mapping[str, Any]) -> dict[str, LoRAFact
     return {name: LoRAFactors(down=pair["A"], up=pair["B"]) for name, pair in sorted(pairs.items())}
 
 
+def _adapters(file: TensorFile, content: Mapping[str, Any]) -> dict[str, IdentityAdapter]:
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for name in file.tensors:
+        if name.startswith(ADAPTER_PREFIX):
+            block, _, part = name.removeprefix(ADAPTER_PREFIX).rpartition(".")
+            parts.setdefault(block, {})[part] = file.read(name)
+    saved, known = content.get("adapters", 0), {field.name for field in fields(IdentityAdapter)}
+    odd = [block for block, tensors in parts.items() if set(tensors) != known]
+    if odd or len(parts) != saved:
+        raise InputError(
+            expected=f"{saved} identity adapters with {', '.join(sorted(known))} in {file.path.name}",
+            found=f"others in {some_names(odd)}" if odd else f"{len(parts)}",
+            remedy="The file is damaged; save the subject again.",
+        )
+    return {block: IdentityAdapter(**tensors) for block, tensors in sorted(parts.items())}
+
+
 def _subject(
-    content: Mapping[str, Any], factors: dict[str, LoRAFactors], embedding: torch.Tensor, file: TensorFile
+    content: Mapping[str, Any],
+    factors: dict[str, LoRAFactors],
+    embedding: torch.Tensor,
+    adapters: dict[str, IdentityAdapter],
+    file: TensorFile,
 ) -> Subject:
     try:
         placeholder = str(content["placeholder"])
@@ -177,6 +207,7 @@ def _subject(
             recommended=TwoPhase(float(content["lambda_s"]), float(content["lambda_l"]), content["k"]),
             training=dict(content["training"]),
             thumbnail=base64.b64decode(file.metadata.get(THUMBNAIL_KEY, ""), validate=True),
+            adapters=adapters,
         )
     except InputError:
         raise

@@ -24,7 +24,7 @@ from ..base_model.text import check_placeholder, ids_of
 from ..base_model.writing import save_atomically
 from ..errors import InputError, some_names
 from .file import PREFIX, TOKEN, factor_tensors, plain_tensor
-from .subject import PLACEHOLDER, LoRAFactors, Subject, check_factors, check_fits
+from .subject import PLACEHOLDER, LoRAFactors, Subject, check_fits, check_tensors
 from .targets import lora_targets
 
 SUFFIX = re.compile(
@@ -62,7 +62,7 @@ def import_lora(
     with open_tensor_file(path) as file:
         factors = read_factors(file, lora_targets(model.unet), unet_table(model.geometry.unet))
     embedding = class_embedding(model, class_word) if token_file is None else read_token(token_file)
-    check_factors(factors, embedding)
+    check_tensors(factors, embedding)
     subject = Subject(
         factors, embedding, placeholder=placeholder, class_word=class_word, training={"imported": Path(path).name}
     )

@@ -14,7 +14,8 @@ from ..base_model.model import VideoCrafter2
 from ..base_model.text import check_placeholder
 from ..diffusion.strength import TwoPhase
 from ..errors import InputError, some_names
-from .targets import lora_targets
+from .identity_adapter import IdentityAdapter
+from .targets import lora_targets, spatial_blocks
 
 PLACEHOLDER = "<new1>"
 
@@ -36,7 +37,10 @@ class LoRAFactors:
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject: LoRA factors by layer name, the learned token V*, and how it came about."""
+    """A subject: LoRA factors by layer name, the learned token V*, and how it came about.
+
+    A baseline's subject may have identity adapters, by block name, instead of factors, or the token alone.
+    """
 
     factors: Mapping[str, LoRAFactors]
     embedding: torch.Tensor
@@ -50,6 +54,7 @@ class Subject:
     training: Mapping[str, Any] = field(default_factory=dict)
     thumbnail: bytes = b""
     """A small PNG, or nothing."""
+    adapters: Mapping[str, IdentityAdapter] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -99,33 +104,44 @@ def check_fits(subject: Subject, model: VideoCrafter2, *, any_base: bool = False
 
 
 def _check_layers(subject: Subject, unet: UNet3DConditionModel) -> None:
-    targets = lora_targets(unet)
-    unknown = sorted(set(subject.factors) - set(targets))
+    targets, blocks = lora_targets(unet), spatial_blocks(unet)
+    unknown = sorted({*(set(subject.factors) - set(targets)), *(set(subject.adapters) - set(blocks))})
     if unknown:
         raise InputError(
-            expected="LoRA factors for the spatial attention of this base model",
-            found=f"factors for layers it does not have: {some_names(unknown)}",
+            expected="weights for the spatial attention of this base model",
+            found=f"some for layers it does not have: {some_names(unknown)}",
             remedy="Use the base model this subject was trained on.",
         )
-    wrong = []
-    for name, factors in subject.factors.items():
-        found, width = (factors.up.shape[0], factors.down.shape[1]), tuple(targets[name].weight.shape)
-        if found != width:
-            wrong.append(f"{name} {found[0]}x{found[1]} instead of {width[0]}x{width[1]}")
+    found: dict[str, tuple[int, ...]] = {
+        name: (pair.up.shape[0], pair.down.shape[1]) for name, pair in subject.factors.items()
+    }
+    found |= {name: tuple(adapter.up_bias.shape) for name, adapter in subject.adapters.items()}
+    own = {name: tuple(targets[name].weight.shape) for name in subject.factors}
+    own |= {name: tuple(blocks[name].norm2.weight.shape) for name in subject.adapters}
+    wrong = [
+        f"{name} {_shape(found[name])} instead of {_shape(own[name])}" for name in found if found[name] != own[name]
+    ]
     if wrong:
         raise InputError(
-            expected="LoRA factors as wide as this base model's layers",
+            expected="weights as wide as this base model's layers",
             found=some_names(wrong, 3),
             remedy="Use the base model this subject was trained on.",
         )
 
 
-def check_factors(factors: Mapping[str, LoRAFactors], embedding: torch.Tensor) -> None:
-    """Refuse factors that do not fit each other, an empty token table, NaN and infinity.
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def check_tensors(
+    factors: Mapping[str, LoRAFactors], embedding: torch.Tensor, adapters: Mapping[str, IdentityAdapter] | None = None
+) -> None:
+    """Refuse tensors that do not fit each other, an empty token table, NaN and infinity.
 
     Raises:
         InputError: it names the tensors.
     """
+    adapters = adapters or {}
     for name, pair in factors.items():
         if pair.down.ndim != 2 or pair.up.ndim != 2 or pair.up.shape[1] != pair.down.shape[0] or not pair.rank:
             raise InputError(
@@ -133,6 +149,13 @@ def check_factors(factors: Mapping[str, LoRAFactors], embedding: torch.Tensor) -
                 found=f"{name} with down {tuple(pair.down.shape)} and up {tuple(pair.up.shape)}",
                 remedy="The file is damaged or was put together from two; export it again.",
             )
+    odd = [name for name, adapter in adapters.items() if not adapter.is_consistent()]
+    if odd:
+        raise InputError(
+            expected="identity adapters of one width each",
+            found=f"shapes that do not fit each other in {some_names(odd)}",
+            remedy="The file is damaged; save the subject again.",
+        )
     if embedding.ndim != 2 or not embedding.shape[0]:
         raise InputError(
             expected="a learned token (n, width)",
@@ -142,6 +165,7 @@ def check_factors(factors: Mapping[str, LoRAFactors], embedding: torch.Tensor) -
     tensors: Iterable[tuple[str, torch.Tensor]] = [
         ("the learned token", embedding),
         *((f"{name} {part}", getattr(pair, part)) for name, pair in factors.items() for part in ("down", "up")),
+        *((f"{name} {part}", value) for name, one in adapters.items() for part, value in one.tensors().items()),
     ]
     broken = [name for name, tensor in tensors if not tensor.is_floating_point() or not torch.isfinite(tensor).all()]
     if broken:

@@ -3,58 +3,93 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..base_model.text import check_placeholder
+from ..diffusion.schedule import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..subject.subject import PLACEHOLDER
+from .methods import METHODS
 
 # The authors' captions; {} is the subject as prompts call it, or the class word for prior images.
 CAPTIONS = ("video of a {}", "{}", "a static video of a {}", "a {}")
+RESIZE = (0.4, 1.4)  # paper, supplement
 
 LARGEST_RATE = 1.0  # of learning; far above what learns anything, far below what float32 cannot hold
+SMALLEST_RESIZE, LARGEST_RESIZE = 0.1, 4.0
+LOSSES = ("mse", "l1")
+RECOMPUTE = ("auto", "on", "off")
+
+
+def setting(text: str, default: Any) -> Any:
+    """A field with its default and what it means, which the command line shows as help."""
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How a subject is learned. Sizes and fps of 0 mean the base model's own."""
 
-    class_word: str
-    """What the subject is, such as ``teddy bear``."""
-    placeholder: str = PLACEHOLDER
-    """The learned token V* as prompts write it."""
-    steps: int = 10_000
-    lr: float = 3e-5
-    """Of the LoRA factors; the paper's. The authors' run multiplied it to 2.4e-4."""
-    token_lr: float = 0.0
-    """Of V*; 0 means the same as ``lr``."""
-    weight_decay: float = 1e-2
-    rank: int = 4
-    frames: int = 4
-    """Frames of the still video a photo becomes."""
-    batch: int = 1
-    """Still videos per step."""
-    prior_weight: float = 1.0
-    """alpha in ``L = L_video + alpha · L_pr`` (eq. 4); without prior images there is no second term."""
-    captions: tuple[str, ...] = CAPTIONS
-    min_snr_gamma: float = 0.0
-    """Weigh the loss by ``min(SNR, gamma) / SNR`` (Hang et al. 2023), which spares late timesteps; 0, the paper's: no weight."""
-    width: int = 0
-    height: int = 0
-    fps: int = 0
-    seed: int = 0
+    class_word: str = field(metadata={"help": "what the subject is, such as: teddy bear"})
+    placeholder: str = setting("the learned token V* as prompts write it", PLACEHOLDER)
+    method: str = setting(f"what is trained: {', '.join(METHODS)}", "customcrafter")
+    steps: int = setting("training steps", 10_000)
+    token_steps: int = setting("steps before those in which V* alone is learned (DreamVideo's first stage)", 0)
+    lr: float = setting("learning rate; the authors' run multiplied theirs to 2.4e-4", 3e-5)
+    token_lr: float = setting("learning rate of V*; 0: the same", 0.0)
+    weight_decay: float = setting("of AdamW", 1e-2)
+    rank: int = setting("of the LoRA factors", 4)
+    tokens: int = setting("vectors that V* consists of", 1)
+    frames: int = setting("frames of the still video a photo becomes", 4)
+    batch: int = setting("still videos per step, of the subject and of the prior each", 1)
+    prior_weight: float = setting("alpha, the weight of the prior's loss; 0: no prior (eq. 4)", 1.0)
+    captions: tuple[str, ...] = setting("for photos without a caption of their own; {} is the subject", CAPTIONS)
+    caption_dropout: float = setting("share of captions that are left empty", 0.0)
+    views: int = setting("differently resized views of each photo, each encoded once", 32)
+    resize: tuple[float, float] = setting("smallest and largest factor of the resize augmentation; 1,1: none", RESIZE)
+    flip: bool = setting("mirror half of the views of the subject", False)
+    loss: str = setting(f"{' or '.join(LOSSES)}; the authors' code has l1", "mse")
+    min_snr_gamma: float = setting("weigh the loss by min(SNR, gamma) / SNR, which spares late timesteps; 0: no", 0.0)
+    timestep_range: tuple[int, int] = setting("first and last timestep that is trained", (0, TRAIN_TIMESTEPS - 1))
+    timestep_bias: float = setting(
+        "draw timesteps with density exp(bias · u), u from 0 to 1 over the range; 0: evenly", 0.0
+    )
+    offset_noise: float = setting("share of noise that is the same all over a frame", 0.0)
+    gradient_checkpointing: str = setting("recompute activations to save memory: auto, on or off", "auto")
+    width: int = setting("of the video in pixels; 0: the base model's own", 0)
+    height: int = setting("of the video in pixels; 0: the base model's own", 0)
+    fps: int = setting("frame rate that the model is told; 0: its own", 0)
+    seed: int = setting("of everything random", 0)
 
     def __post_init__(self) -> None:
         check_placeholder(self.placeholder)
         if not self.class_word.strip():
             raise InputError(expected="a class word", found="none", remedy="Say what the subject is, such as: dog.")
-        for name in ("steps", "rank", "frames", "batch"):
+        self._check_choices()
+        self._check_numbers()
+        self._check_ranges()
+        if not self.captions or any(caption.count("{}") != 1 for caption in self.captions):
+            raise InputError(
+                expected="captions with one {} each", found=f"{list(self.captions)}", remedy="Write: a photo of a {}."
+            )
+
+    def _check_choices(self) -> None:
+        for name, known in (("method", METHODS), ("loss", LOSSES), ("gradient_checkpointing", RECOMPUTE)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    expected=f"{name}: {', '.join(known)}", found=f"{getattr(self, name)!r}", remedy="Choose one."
+                )
+
+    def _check_numbers(self) -> None:
+        for name in ("steps", "rank", "tokens", "frames", "batch", "views"):
             if getattr(self, name) < 1:
                 raise InputError(expected=f"{name} of 1 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
-        for name in ("lr", "token_lr", "weight_decay", "prior_weight", "min_snr_gamma"):
+        if self.token_steps < 0:
+            raise InputError(expected="token_steps of 0 or more", found=f"{self.token_steps}", remedy="Raise it.")
+        for name, most in NUMBERS.items():
             value = getattr(self, name)
-            most = LARGEST_RATE if name in ("lr", "token_lr") else math.inf
             if not math.isfinite(value) or not 0 <= value <= most or (name == "lr" and value == 0):
                 at_most = "" if most == math.inf else f" of at most {most}"
                 raise InputError(
@@ -62,25 +97,107 @@ class TrainConfig:
                     found=f"{value}",
                     remedy=f"The default is {_default(name)}.",
                 )
-        if not self.captions or any(caption.count("{}") != 1 for caption in self.captions):
+
+    def _check_ranges(self) -> None:
+        _check_range("resize", self.resize, SMALLEST_RESIZE, LARGEST_RESIZE)
+        _check_range("timestep_range", self.timestep_range, 0, TRAIN_TIMESTEPS - 1)
+        if not abs(self.timestep_bias) <= 20:
             raise InputError(
-                expected="captions with one {} each", found=f"{list(self.captions)}", remedy="Write: a photo of a {}."
+                expected="a timestep_bias from -20 to 20", found=f"{self.timestep_bias}", remedy="0 draws evenly."
             )
+
+    @property
+    def all_steps(self) -> int:
+        """Steps of all stages."""
+        return self.token_steps + self.steps
+
+    @property
+    def trigger(self) -> str:
+        """How captions call the subject."""
+        return f"{self.placeholder} {self.class_word}"
 
     def as_metadata(self) -> dict[str, Any]:
         """All settings as plain values."""
-        return {**asdict(self), "captions": list(self.captions)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_metadata(cls, content: Mapping[str, Any]) -> TrainConfig:
+        """Settings from plain values, as a JSON or TOML file holds them.
+
+        Raises:
+            InputError: an unknown name, or a value of the wrong kind or out of range.
+        """
+        known = {entry.name: entry for entry in fields(cls)}
+        unknown = sorted(set(content) - set(known))
+        if unknown or "class_word" not in content:
+            found = f"unknown: {', '.join(unknown)}" if unknown else "no class_word"
+            raise InputError(
+                expected="settings of a training run", found=found, remedy=f"They are: {', '.join(known)}."
+            )
+        return cls(**{name: _as_kind(name, value, known[name].default) for name, value in content.items()})
+
+
+# Names of numbers that are not negative -> the most they can be.
+NUMBERS: dict[str, float] = {
+    "lr": LARGEST_RATE,
+    "token_lr": LARGEST_RATE,
+    "weight_decay": math.inf,
+    "prior_weight": math.inf,
+    "min_snr_gamma": math.inf,
+    "caption_dropout": 1.0,
+    "offset_noise": 1.0,
+}
+
+
+def _check_range(name: str, value: tuple[float, float], least: float, most: float) -> None:
+    if len(value) != 2 or not all(math.isfinite(v) for v in value) or not least <= value[0] <= value[1] <= most:
+        raise InputError(
+            expected=f"{name}: two numbers within {least} to {most}, the smaller one first",
+            found=f"{value}",
+            remedy=f"The default is {_default(name)}.",
+        )
+
+
+def _as_kind(name: str, value: Any, default: Any) -> Any:
+    """A plain value as the type of the field's default: lists become tuples, whole numbers floats."""
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    kind = str if not isinstance(default, (bool, int, float, tuple)) else type(default)
+    if type(value) is not kind:
+        raise InputError(
+            expected=f"{name} as {kind.__name__}", found=f"{value!r}", remedy=f"The default is {default!r}."
+        )
+    return value
 
 
 def _default(name: str) -> Any:
-    return next(field.default for field in fields(TrainConfig) if field.name == name)
+    return next(entry.default for entry in fields(TrainConfig) if entry.name == name)
 
 
-# Named starting points. `demo` was measured on the demo world only: 1.4 billion parameters need far smaller steps.
+# Named starting points. `quick` has the step that the authors' run amounted to. `demo` was measured on the demo world
+# only: 1.4 billion parameters need far smaller steps. The others are the paper's baselines.
+_DREAMVIDEO: dict[str, Any] = {
+    "method": "dreamvideo",
+    "token_steps": 3_000,
+    "token_lr": 1e-4,
+    "lr": 1e-5,
+    "offset_noise": 0.1,
+    "prior_weight": 0.0,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "demo": {"steps": 300, "lr": 1e-3, "frames": 2, "batch": 4, "min_snr_gamma": 1.0},
-}
+    "quick": {"steps": 1_500, "lr": 2.4e-4, "min_snr_gamma": 5.0},
+    "demo": {
+        "steps": 300, "lr": 1e-3, "frames": 2, "batch": 4, "min_snr_gamma": 1.0, "views": 1, "resize": (1.0, 1.0),
+    },
+    "custom_diffusion": {"method": "custom_diffusion", "steps": 2_000, "lr": 1e-5},
+    "custom_diffusion_long": {"method": "custom_diffusion", "steps": 10_000, "lr": 1e-5},
+    "dreamvideo": {**_DREAMVIDEO, "steps": 800},
+    "dreamvideo_long": {**_DREAMVIDEO, "steps": 3_000},
+    "textual_inversion": {"method": "textual_inversion", "steps": 3_000, "lr": 1e-4, "prior_weight": 0.0},
+}  # fmt: skip
 
 
 def preset(name: str, class_word: str, **changes: Any) -> TrainConfig:

@@ -1,84 +1,86 @@
-"""Learn a subject: LoRA on spatial attention and the token V*, everything else frozen (paper, SSLM)."""
+"""Learn a subject from photos: encode them, make the steps, keep what is worth keeping (paper, SSLM)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..base_model.model import VideoCrafter2
-from ..base_model.text import PromptTokenizer, encode_ids, learned_tokens
+from ..diffusion.strength import TwoPhase
 from ..errors import InputError
-from ..subject.adapter import lora_layers
-from ..subject.formats import class_embedding
-from ..subject.subject import LoRAFactors, Subject
-from ..subject.targets import lora_targets
-from .config import TrainConfig
-from .photos import Photo, images_to_tensor, thumbnail
-from .still_video import StillVideos
+from ..generation import AppliedSubject, VideoSettings, generate
+from ..subject.subject import Subject
+from .config import TrainConfig, setting
+from .examples import OnEncoded, encode_examples, size_of
+from .keeper import Keeper, RunIdentity, digest_of
+from .memory import free_memory, plan_memory
+from .photos import Clip, Photo, thumbnail
+from .trainer import Trainer, TrainStep
+from .workers import ALONE, Workers
 
-ADAPTER = "subject"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainStep:
-    """What a callback sees after each step; ``prior_loss`` is 0 without prior images."""
+class Steering:
+    """How a run is watched and kept; none of it changes what is learned."""
+
+    target: Path | None = None
+    """The subject's file; beside it a folder with the state. None: nothing is written, nothing can be continued."""
+    checkpoint_every: int = setting("steps between two writings of state and subject; 0: only at the end", 250)
+    sample_every: int = setting("steps between two sample videos; 0: none", 0)
+    sample_prompt: str = setting("of the sample videos, with {} for the subject", "a {}")
+    sample_seed: int = setting("of the sample videos", 0)
+    sample_steps: int = setting("sampling steps of the sample videos", 25)
+    recommended: TwoPhase = field(default_factory=TwoPhase)
+    """What the subject recommends, and what its samples are made with."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "sample_every"):
+            if getattr(self, name) < 0:
+                raise InputError(expected=f"{name} of 0 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
+        if self.sample_prompt.count("{}") != 1:
+            raise InputError(
+                expected="a sample prompt with one {} for the subject",
+                found=repr(self.sample_prompt),
+                remedy="Write: a {} on the beach.",
+            )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A video of the subject as far as it was learned: frames ``(t, h, w, 3)``, float32, 0 … 1, after ``step`` steps."""
 
     step: int
-    steps: int
-    loss: float
-    prior_loss: float
+    frames: torch.Tensor
 
 
-@dataclass
-class Learner:
-    """The parameters that are learned; nothing else of the model has gradients."""
+@dataclass(frozen=True)
+class Watcher:
+    """What is told while a run goes on; an exception that one of these raises ends the run, which is kept."""
 
-    factors: dict[str, LoRAFactors]
-    embedding: nn.Parameter
+    on_plan: Callable[[str], None] | None = None
+    """The memory estimate, before the first step."""
+    on_encoded: OnEncoded | None = None
+    on_step: Callable[[TrainStep], None] | None = None
+    on_sample: Callable[[Sample], None] | None = None
 
-    @classmethod
-    def start(cls, model: VideoCrafter2, config: TrainConfig, generator: torch.Generator) -> Learner:
-        """Start as the authors do: down ~ N(0, 1/rank), up 0, V* from the class word."""
-        factors = {}
-        for name, layer in lora_targets(model.unet).items():
-            down = torch.randn(config.rank, layer.in_features, generator=generator) / config.rank
-            up = torch.zeros(layer.out_features, config.rank)
-            factors[name] = LoRAFactors(nn.Parameter(down.to(model.device)), nn.Parameter(up.to(model.device)))
-        return cls(factors, nn.Parameter(class_embedding(model, config.class_word).clone().to(model.device)))
 
-    def parameter_groups(self, config: TrainConfig) -> list[dict[str, object]]:
-        """Groups for the optimiser: LoRA factors, then V*."""
-        lora = [value for pair in self.factors.values() for value in (pair.down, pair.up)]
-        return [{"params": lora, "lr": config.lr}, {"params": [self.embedding], "lr": config.token_lr or config.lr}]
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to."""
 
-    @contextmanager
-    def attached(self, model: VideoCrafter2) -> Iterator[None]:
-        """Put the parameters into the model while the context lasts, at strength 1."""
-        with ExitStack() as stack:
-            stack.enter_context(lora_layers(model.unet, {ADAPTER: self.factors}, dtype=torch.float32))
-            stack.enter_context(learned_tokens(model.text_encoder, [self.embedding]))
-            yield
-
-    def subject(self, config: TrainConfig, model: VideoCrafter2, steps: int, picture: bytes) -> Subject:
-        """What was learned, as a subject with tensors of its own."""
-        factors: Mapping[str, LoRAFactors] = {
-            name: LoRAFactors(pair.down.detach().cpu().clone(), pair.up.detach().cpu().clone())
-            for name, pair in self.factors.items()
-        }
-        return Subject(
-            factors,
-            self.embedding.detach().cpu().clone(),
-            placeholder=config.placeholder,
-            class_word=config.class_word,
-            steps=steps,
-            base=model.fingerprint,
-            training=config.as_metadata(),
-            thumbnail=picture,
-        )
+    subject: Subject
+    steps: list[TrainStep]
+    """Of the whole run, those before it was continued included."""
+    samples: list[Sample]
+    """Of this call."""
+    best: Subject | None = None
+    """The subject at the checkpoint of lowest probe loss; None if nothing was kept."""
 
 
 def train_subject(
@@ -86,53 +88,153 @@ def train_subject(
     photos: Sequence[Photo],
     config: TrainConfig,
     *,
-    prior: Sequence[Photo] = (),
-    on_step: Callable[[TrainStep], None] | None = None,
-) -> Subject:
-    """Learn a subject from photos.
+    prior: Sequence[Photo | Clip] = (),
+    steering: Steering | None = None,
+    watcher: Watcher | None = None,
+    workers: Workers = ALONE,
+    free: int | None = None,
+) -> TrainingResult:
+    """Learn a subject from photos, or go on learning where an earlier call with the same target stopped.
 
     Args:
         model: the base model; it is what it was before when this returns or raises.
         photos: of the subject; those without a caption get `TrainConfig.captions` in turn.
-        config: all settings.
-        prior: pictures of the class, for prior preservation (eq. 3); captions likewise.
-        on_step: called after each step; an exception it raises ends the training.
-
-    Returns:
-        The subject.
+        config: what is learned and how.
+        prior: pictures and clips of the class, for prior preservation (eq. 3); captions likewise.
+        steering: what is kept and sampled.
+        watcher: whom to tell.
+        workers: the processes that train together; each calls this with the same arguments.
+        free: bytes of memory that training may take; None: what is free on the model's device.
 
     Raises:
-        InputError: no photos, a size or dtype that does not fit, or a loss that is not finite.
+        InputError: no photos, a size or dtype that does not fit, too little memory, a kept run with other settings, or
+            a loss that is not finite.
+        OSError: the result cannot be written.
     """
+    steering, watcher = steering or Steering(), watcher or Watcher()
     check_dtype(model.dtype)
     if not photos:
         raise InputError(expected="at least one photo of the subject", found="none", remedy="Three to ten are best.")
-    width, height = config.width or model.defaults.width, config.height or model.defaults.height
-    model.latent_shape(width, height, config.frames)
-    called = f"{config.placeholder} {config.class_word}"
-    sources = [_Source.encode(model, photos, called, config, (width, height))]
-    if prior and config.prior_weight > 0:
-        sources.append(_Source.encode(model, prior, config.class_word, config, (width, height)))
-    generator = torch.Generator().manual_seed(config.seed)
-    learner = Learner.start(model, config, generator)
-    optimizer = torch.optim.AdamW(learner.parameter_groups(config), weight_decay=config.weight_decay)
-    batches = _Batches(config, sources, generator)
+    size_of(model, config)
+    has_prior = bool(prior) and config.prior_weight > 0
+    plan = plan_memory(model, config, has_prior=has_prior, free=free_memory(model.device) if free is None else free)
+    if watcher.on_plan is not None and workers.is_first:
+        watcher.on_plan(str(plan))
+    sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
+    trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
+    keeper = None
+    if steering.target is not None:
+        identity = RunIdentity(config, model.fingerprint, digest_of(photos), digest_of(prior if has_prior else ()))
+        keeper = Keeper(steering.target, identity)
+        keeper.resume(trainer)
+    return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image)).finish()
 
-    with learner.attached(model), torch.enable_grad():
-        for step in range(config.steps):
-            losses = batches.losses(model)
-            loss = losses[0] + config.prior_weight * losses[1] if len(losses) > 1 else losses[0]
-            if not torch.isfinite(loss):
-                raise InputError(
-                    expected="a finite loss", found=f"{loss.item()} in step {step}", remedy="Lower the learning rate."
-                )
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if on_step is not None:
-                values = [value.item() for value in losses] + [0.0]
-                on_step(TrainStep(step, config.steps, values[0], values[1]))
-    return learner.subject(config, model, config.steps, thumbnail(photos[0].image))
+
+@dataclass
+class _Run:
+    """Makes the steps in stretches, with what happens between them."""
+
+    trainer: Trainer
+    keeper: Keeper | None
+    steering: Steering
+    watcher: Watcher
+    picture: bytes
+    samples: list[Sample] = field(default_factory=list)
+
+    def finish(self) -> TrainingResult:
+        trainer = self.trainer
+        if trainer.done == 0:
+            self._sample()
+        try:
+            while not trainer.is_finished:
+                self._stretch()
+                self._pause()
+        except BaseException:
+            self._save_after_a_stop()
+            raise
+        if self.keeper is not None and trainer.workers.is_first and not self.keeper.target.exists():
+            self.keeper.save(trainer, self._subject())  # a finished run whose subject was removed
+        trainer.workers.wait()
+        best = None if self.keeper is None else self.keeper.best()
+        return TrainingResult(self._subject(), trainer.history, self.samples, best)
+
+    def _stretch(self) -> None:
+        """Steps up to the next pause."""
+        trainer, steering = self.trainer, self.steering
+        ends = [trainer.config.all_steps]
+        ends += [trainer.done // n * n + n for n in (steering.checkpoint_every, steering.sample_every) if n]
+        with trainer.attached():
+            while trainer.done < min(ends):
+                step = trainer.step()
+                if self.watcher.on_step is not None and trainer.workers.is_first:
+                    self.watcher.on_step(step)
+
+    def _pause(self) -> None:
+        """What is due after a stretch."""
+        trainer, steering = self.trainer, self.steering
+        is_last = trainer.is_finished
+        if self.keeper is not None and (is_last or _is_due(trainer.done, steering.checkpoint_every)):
+            with trainer.attached():
+                probe_loss = trainer.probe_loss()
+            if trainer.workers.is_first:
+                self._checkpoint(self.keeper, probe_loss)
+        if is_last or _is_due(trainer.done, steering.sample_every):
+            self._sample()
+
+    def _checkpoint(self, keeper: Keeper, probe_loss: float) -> None:
+        """Write everything; what cannot be written now is tried again at the next checkpoint, if there is one."""
+        try:
+            keeper.keep_best(self._subject(), probe_loss)
+            keeper.save(self.trainer, self._subject())
+            keeper.keep_pictures(self.trainer.history)
+        except OSError as error:
+            if self.trainer.is_finished:
+                raise
+            log.warning("The checkpoint at step %d could not be written: %s", self.trainer.done, error)
+
+    def _sample(self) -> None:
+        trainer, steering = self.trainer, self.steering
+        if not steering.sample_every or not trainer.workers.is_first:
+            return
+        subject = self._subject()
+        width, height = size_of(trainer.model, trainer.config)
+        settings = VideoSettings(
+            prompt=steering.sample_prompt.replace("{}", subject.trigger),
+            seed=steering.sample_seed,
+            steps=steering.sample_steps,
+            fps=trainer.config.fps,
+            width=width,
+            height=height,
+        )
+        latent = generate(trainer.model, settings, [AppliedSubject(subject, steering.recommended)]).latent
+        with torch.no_grad():
+            self.samples.append(Sample(trainer.done, trainer.model.decode(latent)[0]))
+        if self.keeper is not None:
+            try:
+                self.keeper.keep_pictures(trainer.history, self.samples[-1])
+            except OSError as error:
+                log.warning("The sample at step %d could not be written: %s", trainer.done, error)
+        if self.watcher.on_sample is not None:
+            self.watcher.on_sample(self.samples[-1])
+
+    def _subject(self) -> Subject:
+        trainer = self.trainer
+        subject = trainer.learner.subject(trainer.config, trainer.model, trainer.done, self.picture)
+        return replace(subject, recommended=self.steering.recommended)
+
+    def _save_after_a_stop(self) -> None:
+        """Keep what was learned, unless an update broke off or went wrong: then the last checkpoint stays."""
+        trainer = self.trainer
+        if self.keeper is None or not trainer.workers.is_first or not trainer.done or not trainer.is_good():
+            return
+        try:
+            self.keeper.save(trainer, self._subject())
+        except OSError:
+            log.exception("What was learned could not be written; the last checkpoint is still there.")
+
+
+def _is_due(done: int, every: int) -> bool:
+    return bool(every) and done % every == 0
 
 
 def check_dtype(dtype: torch.dtype) -> None:
@@ -147,61 +249,3 @@ def check_dtype(dtype: torch.dtype) -> None:
             found="one in float16, whose range is too small for gradients",
             remedy="Use bfloat16, which needs no more memory.",
         )
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Still videos and, for each photo, the token ids ``(n, 77)`` of its captions."""
-
-    stills: StillVideos
-    captions: list[torch.Tensor]
-
-    @classmethod
-    def encode(
-        cls, model: VideoCrafter2, photos: Sequence[Photo], called: str, config: TrainConfig, size: tuple[int, int]
-    ) -> _Source:
-        tokenizer = PromptTokenizer({config.placeholder: 1})
-        stills = StillVideos.encode(model, images_to_tensor([photo.image for photo in photos], *size))
-        wordings = [[photo.caption] if photo.caption else config.captions for photo in photos]
-        return cls(
-            stills, [tokenizer([caption.replace("{}", called) for caption in captions]) for captions in wordings]
-        )
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Draws noised still videos with captions and gives the losses of a step; all draws from one generator."""
-
-    config: TrainConfig
-    sources: list[_Source]
-    generator: torch.Generator
-
-    def losses(self, model: VideoCrafter2) -> list[torch.Tensor]:
-        """Noise-prediction losses ``[L_video]`` or ``[L_video, L_pr]`` (eq. 1, 3), in one forward pass."""
-        drawn = [self._draw(source) for source in self.sources]
-        x0, ids = torch.cat([latent for latent, _ in drawn]), torch.cat([ids for _, ids in drawn])
-        noise = torch.randn(x0.shape, generator=self.generator)
-        timesteps = torch.randint(len(model.schedule.signal), (len(x0),), generator=self.generator)
-        noised = model.schedule.add_noise(x0, noise, timesteps).to(model.device, model.dtype)
-        text = encode_ids(model.text_encoder, ids).to(model.dtype)
-        fps = torch.full((len(x0),), self.config.fps or model.defaults.fps, device=model.device)
-        predicted = model.unet(noised, timesteps.to(model.device), text, timestep_cond=fps).sample
-        error = (predicted.float() - noise.to(model.device)).pow(2).mean((1, 2, 3, 4))
-        error = error * self._weights(model, timesteps).to(error)
-        return [part.mean() for part in error.chunk(len(self.sources))]
-
-    def _weights(self, model: VideoCrafter2, timesteps: torch.Tensor) -> torch.Tensor:
-        """Weight of each still video's loss ``(b,)``."""
-        if not self.config.min_snr_gamma:
-            return torch.ones(len(timesteps))
-        snr = (model.schedule.signal[timesteps] / model.schedule.noise[timesteps]) ** 2
-        return snr.clamp(max=self.config.min_snr_gamma) / snr
-
-    def _draw(self, source: _Source) -> tuple[torch.Tensor, torch.Tensor]:
-        """Latents ``(b, c, t, h, w)`` of still videos and token ids ``(b, 77)`` of their captions."""
-        index = torch.randint(len(source.stills), (self.config.batch,), generator=self.generator)
-        latent = source.stills.draw(index, self.config.frames, self.generator)
-        captions = [source.captions[i] for i in index.tolist()]
-        picks = torch.randint(1 << 30, (self.config.batch,), generator=self.generator).tolist()
-        ids = torch.stack([ids[pick % len(ids)] for ids, pick in zip(captions, picks, strict=True)])
-        return latent, ids

@@ -20,7 +20,7 @@ from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.errors import InputError
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.subject.formats import read_token
-from customcrafter_core.subject.subject import LoRAFactors, Subject, check_factors
+from customcrafter_core.subject.subject import LoRAFactors, Subject, check_tensors
 
 COUNT = 300
 MARKS = b'\x00\x01\x80\xff{}[]":,0123456789.cRq()]}PKnulFINA'
@@ -100,7 +100,7 @@ def subject() -> Subject:
 def load_and_use(path: Path) -> None:
     """What is read must be as sound as what was saved."""
     subject = load_subject(path)
-    check_factors(subject.factors, subject.embedding)
+    check_tensors(subject.factors, subject.embedding)
     assert 0 <= subject.recommended(0, 50) < torch.inf or subject.recommended.lambda_s < 0
 
 

@@ -1,23 +1,35 @@
-"""The trainer: what is learned, what stays, and that it learns at all; photos good and bad."""
+"""The trainer: what is learned, what stays, and that it learns at all."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
 from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.text import clip_tokenizer
 from customcrafter_core.errors import InputError
+from customcrafter_core.subject.subject import Subject
 from customcrafter_core.subject.targets import lora_targets
+from customcrafter_core.training.batches import BatchSource, draw_timesteps, generator_of
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
-from customcrafter_core.training.loop import TrainStep, train_subject
-from customcrafter_core.training.photos import LONGEST_SIDE, Photo, images_to_tensor, load_image, load_photos, opaque
+from customcrafter_core.training.examples import Examples, ExampleSets, encode_examples, views_of_each
+from customcrafter_core.training.loop import Sample, Steering, Watcher, train_subject
+from customcrafter_core.training.objective import Captions, losses_of
+from customcrafter_core.training.photos import Clip, Photo
+from customcrafter_core.training.trainer import Trainer, TrainStep
 
-SIZE = {"width": 64, "height": 48, "frames": 2}
+SIZE = {"width": 64, "height": 48, "frames": 2, "views": 2}
 
 
 def photos(count: int = 2) -> list[Photo]:
     return [Photo(Image.linear_gradient("L").resize((80, 60)).rotate(90 * i).convert("RGB")) for i in range(count)]
+
+
+def learn(model: VideoCrafter2, config: TrainConfig, *, prior: list[Photo | Clip] | None = None) -> Subject:
+    return train_subject(model, photos(), config, prior=prior or []).subject
 
 
 def weights(model: VideoCrafter2) -> dict[str, torch.Tensor]:
@@ -28,13 +40,13 @@ def weights(model: VideoCrafter2) -> dict[str, torch.Tensor]:
 def test_everything_learned_moves_and_nothing_else(model: VideoCrafter2) -> None:
     before = weights(model)
     config = TrainConfig("dog", steps=3, lr=1e-3, **SIZE)
-    subject = train_subject(model, photos(), config, prior=photos(1))
+    subject = learn(model, config, prior=photos(1))
     after = weights(model)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert set(subject.factors) == set(lora_targets(model.unet))
     assert all(pair.up.abs().max() > 0 for pair in subject.factors.values())
-    start = train_subject(model, photos(), TrainConfig("dog", steps=1, lr=1e-12, **SIZE))
+    start = learn(model, TrainConfig("dog", steps=1, lr=1e-12, **SIZE))
     assert (subject.embedding - start.embedding).abs().max() > 1e-4
     assert all((subject.factors[n].down - start.factors[n].down).abs().max() > 0 for n in subject.factors)
 
@@ -52,12 +64,12 @@ def test_only_the_learned_parameters_get_gradients(model: VideoCrafter2, monkeyp
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    train_subject(model, photos(), TrainConfig("dog", steps=1, **SIZE))
+    learn(model, TrainConfig("dog", steps=1, **SIZE))
     assert trained == [2 * len(lora_targets(model.unet)) + 1]
 
 
 def test_same_seed_same_subject_other_seed_another(model: VideoCrafter2) -> None:
-    runs = [train_subject(model, photos(), TrainConfig("dog", steps=2, seed=seed, **SIZE)) for seed in (1, 1, 2)]
+    runs = [learn(model, TrainConfig("dog", steps=2, seed=seed, **SIZE)) for seed in (1, 1, 2)]
     name = next(iter(runs[0].factors))
     assert all(torch.equal(runs[0].factors[n].up, runs[1].factors[n].up) for n in runs[0].factors)
     assert torch.equal(runs[0].embedding, runs[1].embedding)
@@ -65,15 +77,17 @@ def test_same_seed_same_subject_other_seed_another(model: VideoCrafter2) -> None
 
 
 def test_prior_of_weight_zero_is_no_prior(model: VideoCrafter2) -> None:
-    without = train_subject(model, photos(), TrainConfig("dog", steps=2, **SIZE))
-    zero = train_subject(model, photos(), TrainConfig("dog", steps=2, prior_weight=0.0, **SIZE), prior=photos(1))
+    without = learn(model, TrainConfig("dog", steps=2, **SIZE))
+    zero = learn(model, TrainConfig("dog", steps=2, prior_weight=0.0, **SIZE), prior=photos(1))
+    with_prior = learn(model, TrainConfig("dog", steps=2, **SIZE), prior=photos(1))
     assert torch.equal(without.embedding, zero.embedding)
+    assert not torch.equal(without.embedding, with_prior.embedding)
 
 
 def test_loss_falls(model: VideoCrafter2) -> None:
     seen: list[TrainStep] = []
-    config = TrainConfig("dog", steps=40, lr=2e-2, batch=2, **SIZE)
-    train_subject(model, photos(1), config, on_step=seen.append)
+    config = TrainConfig("dog", steps=40, lr=2e-2, batch=2, **{**SIZE, "views": 1})
+    train_subject(model, photos(1), config, watcher=Watcher(on_step=seen.append))
     losses = [step.loss for step in seen]
     assert [step.step for step in seen] == list(range(40))
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
@@ -86,16 +100,161 @@ def test_an_exception_leaves_the_model_as_it_was(model: VideoCrafter2) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_subject(model, photos(), TrainConfig("dog", steps=5, lr=1e-2, **SIZE), on_step=stop)
+        config = TrainConfig("dog", steps=5, lr=1e-2, gradient_checkpointing="on", **SIZE)
+        train_subject(model, photos(), config, watcher=Watcher(on_step=stop))
     after = weights(model)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(module is modules[name] for name, module in model.unet.named_modules())
 
 
+def test_recomputing_changes_nothing(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", steps=2, lr=1e-3, **SIZE)
+    plain, again = (learn(model, replace(config, gradient_checkpointing=way)) for way in ("off", "on"))
+    assert all(torch.equal(plain.factors[name].up, again.factors[name].up) for name in plain.factors)
+
+
 def test_loss_that_is_not_finite_is_an_error(model: VideoCrafter2) -> None:
     with pytest.raises(InputError, match="learning rate"):
-        train_subject(model, photos(), TrainConfig("dog", steps=1, prior_weight=1e300, **SIZE), prior=photos(1))
+        learn(model, TrainConfig("dog", steps=1, prior_weight=1e300, **SIZE), prior=photos(1))
+
+
+# --- what a step sees -------------------------------------------------------------------------------------------------
+
+
+def sets_of(model: VideoCrafter2, config: TrainConfig, prior: list[Photo | Clip] | None = None) -> ExampleSets:
+    return encode_examples(model, config, photos(), prior or [])
+
+
+def source(model: VideoCrafter2, config: TrainConfig, prior: list[Photo | Clip] | None = None) -> BatchSource:
+    return BatchSource(config, sets_of(model, config, prior), model.schedule)
+
+
+def test_a_masked_border_has_no_part_in_the_loss(model: VideoCrafter2) -> None:
+    """Whatever stands outside the pasted photo, the loss is the same; inside it is not."""
+    config = TrainConfig("dog", batch=2, **{**SIZE, "resize": (0.4, 0.5)})
+    sets = sets_of(model, config)
+    assert 0 < sets.subject.mask.mean() < 0.4
+    trainer = Trainer(model, config, sets)
+    batch = BatchSource(config, sets, model.schedule).draw(0)[0]
+    outside, inside = (1 - batch.mask).expand_as(batch.noise), batch.mask.expand_as(batch.noise)
+    with trainer.attached(), torch.no_grad():
+        losses = [
+            losses_of(model, Captions(model), config, [replace(batch, noise=batch.noise + added)])[0].item()
+            for added in (torch.zeros_like(batch.noise), 5 * outside, 5 * inside)
+        ]
+    assert losses[0] == losses[1]
+    assert losses[2] > losses[0] + 10
+
+
+def test_frames_are_fresh_draws_and_noises_of_their_own(model: VideoCrafter2) -> None:
+    batch = source(model, TrainConfig("dog", **SIZE)).draw(3)[0]
+    assert not torch.equal(batch.noise[:, :, 0], batch.noise[:, :, 1])
+    still = Examples(torch.zeros(1, 4, 1, 6, 8), torch.ones(1, 4, 1, 6, 8), torch.ones(1, 1, 1, 6, 8), [])
+    drawn = still.draw(torch.tensor([0]), 3, generator_of(0))
+    assert drawn.shape == (1, 4, 3, 6, 8)
+    assert not torch.equal(drawn[:, :, 0], drawn[:, :, 1])
+
+
+def test_prior_clips_move_and_keep_the_order_of_their_frames(model: VideoCrafter2) -> None:
+    greys = [Image.new("RGB", (64, 48), (40 * i,) * 3) for i in range(5)]
+    config = TrainConfig("dog", **SIZE)
+    sets = sets_of(model, config, [Clip(tuple(greys), "a {} that fades")])
+    (clips,) = sets.prior
+    assert clips.mean.shape[2] == 5
+    quiet = replace(clips, std=torch.zeros_like(clips.std))
+    for step in range(8):
+        drawn = quiet.draw(torch.tensor([0]), 2, generator_of(step))[0]
+        places = [[torch.equal(drawn[:, t], clips.mean[0, :, i]) for i in range(5)].index(True) for t in range(2)]
+        assert places[1] == places[0] + 1
+    with pytest.raises(InputError, match="at least 2 frames"):
+        sets_of(model, config, [Clip((greys[0],), "")])
+
+
+def test_stills_and_clips_take_turns(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", **SIZE)
+    clip = Clip(tuple(photo.image for photo in photos(2)), "a {} moving")
+    sets = sets_of(model, config, [*photos(1), clip])
+    assert [examples.mean.shape[2] for examples in sets.prior] == [1, 2]
+    drawn = BatchSource(config, sets, model.schedule)
+    assert len(drawn.draw(0)) == 2
+    moving = clip_tokenizer()("a dog moving").input_ids
+    held = [set(moving) <= set(drawn.draw(step)[1].ids[0].tolist()) for step in range(4)]
+    assert held == [False, True, False, True]
+
+
+def test_timesteps_stay_in_their_range_and_lean_where_asked() -> None:
+    whole = draw_timesteps(TrainConfig("dog"), 20_000, generator_of(1))
+    assert (whole.min(), whole.max()) == (0, 999)
+    assert abs(whole.double().mean() - 499.5) < 10
+    part = draw_timesteps(TrainConfig("dog", timestep_range=(100, 600)), 20_000, generator_of(1))
+    assert (part.min(), part.max()) == (100, 600)
+    early, late = (
+        draw_timesteps(TrainConfig("dog", timestep_bias=bias), 50_000, generator_of(1)).double() / 1000
+        for bias in (-2.0, 2.0)
+    )
+    expected = 1 / (1 - torch.exp(torch.tensor(-2.0))).item() - 0.5  # mean of the density exp(2u) on 0 … 1
+    assert abs(late.mean() - expected) < 0.01
+    assert abs(early.mean() - (1 - expected)) < 0.01
+
+
+def test_caption_dropout_leaves_that_share_empty(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", batch=400, caption_dropout=0.25, **{**SIZE, "frames": 1})
+    ids = source(model, config).draw(0)[0].ids
+    empty = (ids[:, 1] == clip_tokenizer().eos_token_id).float().mean()
+    assert abs(empty - 0.25) < 0.07
+
+
+def test_captions_without_the_token_are_encoded_once(model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(
+        "customcrafter_core.training.objective.encode_ids",
+        lambda encoder, ids: calls.append(len(ids)) or torch.zeros(len(ids), 77, 64),
+    )
+    captions, plain = Captions(model), torch.full((3, 77), 5)
+    captions.encode(plain)
+    captions.encode(plain)
+    assert calls == [1]
+    captions.encode(torch.full((2, 77), clip_tokenizer().vocab_size))
+    captions.encode(torch.full((2, 77), clip_tokenizer().vocab_size))
+    assert calls == [1, 2, 2]
+
+
+def test_few_photos_have_many_views_and_many_photos_few() -> None:
+    config = TrainConfig("dog")
+    assert [views_of_each(config, count) for count in (1, 5, 100, 500, 5000)] == [32, 32, 5, 1, 1]
+    assert views_of_each(replace(config, resize=(1.0, 1.0)), 5) == 1
+
+
+def test_each_picture_is_encoded_once(model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = VideoCrafter2.encode_moments
+
+    def spy(self: VideoCrafter2, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        encoded.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(VideoCrafter2, "encode_moments", spy)
+    told: list[tuple[int, int]] = []
+    watcher = Watcher(on_encoded=lambda done, total: told.append((done, total)))
+    config = TrainConfig("dog", steps=5, batch=2, **{**SIZE, "views": 3, "frames": 4})
+    train_subject(model, photos(2), config, prior=photos(1), watcher=watcher)
+    assert sum(encoded) == 2 * 3 + 1
+    assert told[-1] == (7, 7)
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_sample_videos_do_not_change_what_is_learned(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", steps=4, lr=1e-3, **SIZE)
+    seen: list[Sample] = []
+    steering = Steering(sample_every=2, sample_steps=2)
+    sampled = train_subject(model, photos(), config, steering=steering, watcher=Watcher(on_sample=seen.append))
+    assert [sample.step for sample in seen] == [0, 2, 4]
+    assert seen[0].frames.shape == (model.defaults.frames, 48, 64, 3)
+    assert not torch.equal(seen[0].frames, seen[2].frames)
+    assert torch.equal(sampled.subject.embedding, learn(model, config).embedding)
 
 
 BAD_SETTINGS = [
@@ -112,6 +271,16 @@ BAD_SETTINGS = [
     {"placeholder": "dog"},
     {"placeholder": "<a b>"},
     {"captions": ("no place",)},
+    {"method": "magic"},
+    {"loss": "l3"},
+    {"gradient_checkpointing": "maybe"},
+    {"resize": (1.4, 0.4)},
+    {"resize": (0.4,)},
+    {"timestep_range": (0, 1000)},
+    {"timestep_bias": float("nan")},
+    {"caption_dropout": 1.5},
+    {"views": 0},
+    {"token_steps": -1},
 ]
 
 
@@ -140,83 +309,16 @@ def test_size_not_divisible(model: VideoCrafter2) -> None:
         train_subject(model, photos(), TrainConfig("dog", width=63, height=48))
 
 
-def test_folder_without_photos(tmp_path) -> None:
-    (tmp_path / "notes.txt").write_text("no photo")
-    with pytest.raises(InputError, match="at least one photo"):
-        load_photos(tmp_path)
-    with pytest.raises(InputError, match="a folder of photos"):
-        load_photos(tmp_path / "absent")
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image at all", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_unreadable_photo_is_named(tmp_path, content: bytes) -> None:
-    photos()[0].image.save(tmp_path / "good.png")
-    (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"broken\.png"):
-        load_photos(tmp_path)
-
-
-def test_truncated_photo_is_named(tmp_path) -> None:
-    path = tmp_path / "half.jpg"
-    Image.effect_noise((200, 200), 50).convert("RGB").save(path)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InputError, match=r"half\.jpg"):
-        load_image(path)
-
-
-def test_one_pixel_and_huge(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
-    with pytest.raises(InputError, match=r"dot\.png with 1x1"):
-        load_image(tmp_path / "dot.png")
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(InputError, match=r"bomb\.png"):
-        load_image(tmp_path / "bomb.png")
-
-
-def test_rotation_and_transparency(tmp_path) -> None:
-    image = Image.new("RGB", (60, 40), "red")
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert load_image(tmp_path / "turned.jpg").size == (40, 60)
-    assert opaque(Image.new("RGBA", (20, 20), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
-
-
-def test_photos_are_cut_to_the_aspect() -> None:
-    wide = Image.new("RGB", (200, 50), "black")
-    wide.paste((255, 255, 255), (75, 0, 125, 50))
-    tensor = images_to_tensor([wide], 32, 32)
-    assert tensor.shape == (1, 3, 32, 32)
-    assert tensor.min() > 0.9
-
-
-def test_caption_beside_a_photo(model: VideoCrafter2, tmp_path) -> None:
-    photos()[0].image.save(tmp_path / "cup.png")
-    (tmp_path / "cup.txt").write_text("a {} on a table\n")
-    loaded = load_photos(tmp_path)
-    assert loaded[0].caption == "a {} on a table"
-    config = TrainConfig("cup", steps=1, **SIZE)
-    captioned = train_subject(model, loaded, config)
-    plain = train_subject(model, [Photo(loaded[0].image)], config)
-    assert not torch.equal(captioned.embedding, plain.embedding)
-    (tmp_path / "cup.txt").write_text("a cup on a table")
-    with pytest.raises(InputError, match=r"cup\.txt"):
-        load_photos(tmp_path)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_large_photos_are_not_kept_at_full_size(tmp_path, suffix: str) -> None:
-    pixels = Image.linear_gradient("L").resize((3200, 1600)).convert("RGB")
-    exif = pixels.getexif()
-    exif[0x0112] = 6
-    pixels.save(tmp_path / f"large.{suffix}", exif=exif)
-    (photo,) = load_photos(tmp_path)
-    assert photo.image.size == (LONGEST_SIDE // 2, LONGEST_SIDE)  # upright
-    Image.new("RGB", (100, 60)).save(tmp_path / f"large.{suffix}")
-    assert load_photos(tmp_path)[0].image.size == (100, 60)
-
-
 def test_float16_is_refused(model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VideoCrafter2, "dtype", torch.float16)
     with pytest.raises(InputError, match="Use bfloat16"):
         train_subject(model, photos(), TrainConfig("dog", steps=1, **SIZE))
+
+
+def test_settings_as_plain_values_and_back() -> None:
+    config = TrainConfig("dog", resize=(0.5, 1.0), captions=("a {}",), timestep_range=(10, 20))
+    assert TrainConfig.from_metadata(config.as_metadata()) == config
+    assert TrainConfig.from_metadata({"class_word": "dog", "lr": 1}).lr == 1.0
+    for wrong in ({}, {"class_word": "dog", "rate": 1}, {"class_word": "dog", "steps": "many"}, {"class_word": 3}):
+        with pytest.raises(InputError):
+            TrainConfig.from_metadata(wrong)
