@@ -1,0 +1,186 @@
+"""What a run leaves on disk: the subject, and beside it a folder with the state to continue from.
+
+Every file is complete or absent: a killed process loses the steps since the last checkpoint and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..base_model.fingerprint import same_base
+from ..base_model.tensor_file import open_tensor_file
+from ..base_model.writing import save_atomically
+from ..errors import InputError
+from ..output.files import write_bytes
+from ..subject.file import load_subject, save_subject
+from ..subject.subject import Subject
+from .config import TrainConfig
+from .photos import Clip, Photo
+from .pictures import loss_picture, sample_row, stacked
+from .trainer import Trainer, TrainStep
+
+if TYPE_CHECKING:
+    from .loop import Sample
+
+log = logging.getLogger(__name__)
+
+FOLDER_SUFFIX = ".training"
+STATE, BEST = "state.safetensors", "best.safetensors"
+LOSS_PICTURE, SAMPLE_STRIP, SAMPLE_ROWS = "loss.png", "samples.png", "samples"
+STATE_KEY = "customcrafter.training_state"
+FORMAT = 1
+FREE_TO_CHANGE = ("steps", "gradient_checkpointing")
+"""Settings that a run may be continued with other values of: they change no step."""
+
+
+def digest_of(pictures: Sequence[Photo | Clip]) -> str:
+    """A short text that differs if any pixel or caption does."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        frames = picture.frames if isinstance(picture, Clip) else (picture.image,)
+        digest.update(f"{len(frames)} {picture.caption}\0".encode(errors="surrogatepass"))
+        for frame in frames:
+            digest.update(f"{frame.size} {frame.mode}\0".encode())
+            digest.update(frame.tobytes())
+    return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What has to be the same for a run to be continued."""
+
+    config: TrainConfig
+    base: str
+    photos: str
+    prior: str
+
+    def differences(self, stored: Mapping[str, Any]) -> list[str]:
+        """What a stored run had differently, in words."""
+        own = {k: v for k, v in self.config.as_metadata().items() if k not in FREE_TO_CHANGE}
+        theirs: Mapping[str, Any] = stored["config"]
+        found = [f"{name} {theirs.get(name)} then, {own[name]} now" for name in own if theirs.get(name) != own[name]]
+        found += [] if same_base(stored["base"], self.base) else ["another base model"]
+        found += [f"other {name}" for name in ("photos", "prior") if stored[name] != getattr(self, name)]
+        return found
+
+    def as_metadata(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"config": self.config.as_metadata(), "base": self.base, "photos": self.photos, "prior": self.prior}
+
+
+class Keeper:
+    """Writes the subject to its file, and state and best subject to the folder beside it."""
+
+    def __init__(self, target: Path, identity: RunIdentity) -> None:
+        self.target, self.identity = target, identity
+        self.folder = folder_of(target)
+        self.best_loss, self.best_step = float("inf"), 0
+
+    def resume(self, trainer: Trainer) -> bool:
+        """Continue a run that was kept; False if there is none.
+
+        Raises:
+            InputError: what was kept belongs to a run with other settings, photos or base model, went further than
+                the steps asked for, or is damaged.
+        """
+        path = self.folder / STATE
+        if not path.is_file():
+            return False
+        with open_tensor_file(path) as file:
+            stored = _read_metadata(file.metadata, path)
+            differences = self.identity.differences(stored)
+            if differences:
+                raise InputError(
+                    expected=f"the run that was begun in {self.folder.name}",
+                    found="; ".join(differences),
+                    remedy="Train under another name, start over, or give the same settings and photos to continue.",
+                )
+            trainer.load_tensors({name: file.read(name) for name in file.tensors})
+        if trainer.done > trainer.config.all_steps:
+            raise InputError(
+                expected=f"at least {trainer.done} steps, as many as this run has made",
+                found=f"{trainer.config.all_steps}",
+                remedy="Raise the steps, train under another name, or start over.",
+            )
+        self.best_loss, self.best_step = stored["best_loss"], stored["best_step"]
+        return True
+
+    def keep_best(self, subject: Subject, probe_loss: float) -> None:
+        """Keep a subject as the best one if its probe loss is the lowest so far."""
+        if probe_loss < self.best_loss:
+            save_subject(subject, self.folder / BEST)
+            self.best_loss, self.best_step = probe_loss, subject.steps
+
+    def save(self, trainer: Trainer, subject: Subject) -> None:
+        """Write the subject and the state.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; what was there before is still there.
+        """
+        best = {"best_loss": self.best_loss, "best_step": self.best_step}
+        content = {"format": FORMAT, **best, **self.identity.as_metadata()}
+        tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.tensors().items()}
+        save_atomically(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
+        save_subject(subject, self.target)
+
+    def keep_pictures(self, steps: Sequence[TrainStep], sample: Sample | None = None) -> None:
+        """Write the loss as a picture and, with a new sample, its row and the strip of all rows so far.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        _write_png(self.folder / LOSS_PICTURE, loss_picture(steps))
+        if sample is None:
+            return
+        rows = self.folder / SAMPLE_ROWS
+        _write_png(rows / f"{sample.step:06d}.png", sample_row(sample))
+        _write_png(self.folder / SAMPLE_STRIP, stacked([Image.open(path) for path in sorted(rows.glob("*.png"))]))
+
+    def best(self) -> Subject | None:
+        """The best subject so far, if one was kept."""
+        path = self.folder / BEST
+        return load_subject(path) if self.best_step and path.is_file() else None
+
+
+def folder_of(target: Path) -> Path:
+    """Where the state of the run that makes a subject file is kept."""
+    return target.with_name(target.stem + FOLDER_SUFFIX)
+
+
+def start_over(target: Path) -> None:
+    """Forget a run that was kept, so that the next one starts at step 0; the subject's file stays."""
+    folder = folder_of(target)
+    made = [folder / name for name in (STATE, BEST, LOSS_PICTURE, SAMPLE_STRIP)]
+    for path in (*made, *(folder / SAMPLE_ROWS).glob("*.png")):
+        path.unlink(missing_ok=True)
+
+
+def _write_png(path: Path, image: Image.Image) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def _read_metadata(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(metadata[STATE_KEY])
+        kinds = {"format": int, "best_loss": float, "best_step": int, "config": dict}
+        kinds |= {"base": str, "photos": str, "prior": str}
+        if not all(isinstance(content[name], kind) for name, kind in kinds.items()) or content["format"] > FORMAT:
+            raise ValueError("values of another kind")
+        return dict(content)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            expected=f"the state of a training run in {path.name}",
+            found=f"{type(error).__name__}: {error}",
+            remedy="Start over, or remove the file.",
+        ) from error

@@ -1,0 +1,217 @@
+"""One training run in memory: what is learned, its optimiser and how far it is; it goes forward step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..base_model.model import VideoCrafter2
+from ..errors import InputError, some_names
+from .batches import BatchSource, generator_of
+from .config import TrainConfig
+from .examples import ExampleSets
+from .learner import TOKEN, Learner
+from .methods import METHODS
+from .objective import Captions, losses_of
+from .recompute import recomputed
+from .workers import ALONE, Workers
+
+INITIAL = 2**63  # in the place of a step number: the draws of the start
+PROBE = 2**63 + 1  # the draws of the probe
+PROBE_DRAWS = 8
+HISTORY, LEARNED, MOMENTS = "history", "learned", "adamw"
+MOMENT_NAMES = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What a step came to; ``prior_loss`` is 0 without a prior. ``step`` counts from 0 over all stages."""
+
+    step: int
+    steps: int
+    loss: float
+    prior_loss: float = 0.0
+
+
+class Trainer:
+    """A run that can be stopped after any step and continued from its tensors."""
+
+    def __init__(
+        self,
+        model: VideoCrafter2,
+        config: TrainConfig,
+        sets: ExampleSets,
+        *,
+        workers: Workers = ALONE,
+        recompute: bool = False,
+    ) -> None:
+        """Start a run at step 0.
+
+        Args:
+            model: the base model; only while `attached` lasts is anything about it different.
+            config: all settings.
+            sets: what is shown.
+            workers: the processes that train together.
+            recompute: save memory by computing activations twice.
+        """
+        self.model, self.config, self.workers = model, config, workers
+        self.recompute = recompute
+        self.learner = Learner.start(model, config, generator_of(config.seed, INITIAL))
+        self.done = 0
+        self.history: list[TrainStep] = []
+        self.is_whole = True
+        """False in the middle of an update, when some tensors have moved and others have not."""
+        self.optimizer = self._optimizer()
+        self._source = BatchSource(config, sets, model.schedule, workers.size)
+        self._captions = Captions(model)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.done >= self.config.all_steps
+
+    @property
+    def in_token_stage(self) -> bool:
+        """Whether V* alone is learned now."""
+        return self.done < self.config.token_steps
+
+    def learned_now(self) -> dict[str, nn.Parameter]:
+        """The parameters that the current stage moves."""
+        named = self.learner.parameters()
+        if self.in_token_stage:
+            return {TOKEN: named[TOKEN]}
+        return named if METHODS[self.config.method].trains_token else {n: p for n, p in named.items() if n != TOKEN}
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        config, named = self.config, self.learned_now()
+        for name, parameter in self.learner.parameters().items():
+            parameter.requires_grad_(name in named)
+        token = [parameter for name, parameter in named.items() if name == TOKEN]
+        others = [parameter for name, parameter in named.items() if name != TOKEN]
+        groups = [{"params": others, "lr": config.lr}] if others else []
+        groups += [{"params": token, "lr": config.token_lr or config.lr}] if token else []
+        fused = self.model.device.type in ("cpu", "cuda")
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """What is learned is in the model while the context lasts; steps are made inside it."""
+        with ExitStack() as stack:
+            stack.enter_context(self.learner.attached(self.model))
+            if self.recompute:
+                stack.enter_context(recomputed(self.model.unet))
+            stack.enter_context(torch.enable_grad())
+            yield
+
+    def step(self) -> TrainStep:
+        """Make one step.
+
+        Raises:
+            InputError: the loss is not finite; nothing has moved.
+        """
+        config = self.config
+        losses = self._losses(self.done)
+        loss = losses[0] + config.prior_weight * losses[1] if len(losses) > 1 else losses[0]
+        loss.backward()
+        parameters = list(self.learned_now().values())
+        values = torch.stack([value.detach() for value in (loss, *losses)])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        self.workers.average([*gradients, values])
+        total, *numbers = values.tolist()
+        self._check_finite([total, *numbers])
+        self.is_whole = False
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        result = TrainStep(self.done, config.all_steps, *numbers)
+        self.history.append(result)
+        self.done += 1
+        if self.done == config.token_steps:
+            self.optimizer = self._optimizer()  # the next stage has moments of its own
+        self.is_whole = True
+        return result
+
+    def _losses(self, step: int) -> list[torch.Tensor]:
+        batches = [batch.part(self.workers.rank, self.workers.size) for batch in self._source.draw(step)]
+        return losses_of(self.model, self._captions, self.config, batches)
+
+    def _check_finite(self, losses: list[float]) -> None:
+        if not all(math.isfinite(value) for value in losses):
+            self.is_whole = False  # the numbers may be finite, but they lead nowhere
+            raise InputError(
+                expected="a finite loss",
+                found=f"{losses[0]} in step {self.done + 1}",
+                remedy="Lower the learning rate. The last checkpoint, if there was one, is kept.",
+            )
+
+    def is_good(self) -> bool:
+        """Whether what is learned is whole and finite, so that it is worth keeping."""
+        return self.is_whole and all(bool(torch.isfinite(p).all()) for p in self.learner.parameters().values())
+
+    @torch.no_grad()
+    def probe_loss(self) -> float:
+        """Loss of the subject on the same few draws each time, comparable from step to step; inside `attached`.
+
+        Raises:
+            InputError: it is not finite.
+        """
+        values = []
+        for i in range(PROBE_DRAWS):
+            subject = self._source.draw(PROBE + i)[0]
+            values.append(losses_of(self.model, self._captions, self.config, [subject])[0].item())
+        self._check_finite(values)
+        return sum(values) / len(values)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything that continuing bit for bit takes, by name; draws depend on the step alone."""
+        history = [(step.loss, step.prior_loss) for step in self.history]
+        named = {HISTORY: torch.tensor(history, dtype=torch.float64).reshape(-1, 2)}
+        named |= {f"{LEARNED}.{name}": tensor.detach() for name, tensor in self.learner.parameters().items()}
+        for name, parameter in self.learned_now().items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                named[f"{MOMENTS}.{key}.{name}"] = value
+        return named
+
+    def load_tensors(self, named: Mapping[str, torch.Tensor]) -> None:
+        """Continue where `tensors` were taken from a run with the same settings, photos and base model.
+
+        Raises:
+            InputError: tensors are missing or of another shape; nothing was changed.
+        """
+        parameters = self.learner.parameters()
+        wrong = [
+            name
+            for name, parameter in parameters.items()
+            if (found := named.get(f"{LEARNED}.{name}")) is None or found.shape != parameter.shape
+        ]
+        if wrong or HISTORY not in named:
+            raise InputError(
+                expected="the state of a run with these settings",
+                found=f"another, without {some_names(wrong or [HISTORY])}",
+                remedy="Start over, or remove the state file.",
+            )
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(named[f"{LEARNED}.{name}"])
+        pairs = named[HISTORY].tolist()
+        self.history = [TrainStep(i, self.config.all_steps, *pair) for i, pair in enumerate(pairs)]
+        self.done = len(self.history)
+        self.optimizer = self._optimizer()
+        self._load_moments(named)
+
+    def _load_moments(self, named: Mapping[str, torch.Tensor]) -> None:
+        """Give the optimiser its moments back; its own loading knows on which device each belongs."""
+        names = {id(parameter): name for name, parameter in self.learned_now().items()}
+        order = [names[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
+        state = self.optimizer.state_dict()
+        for place, name in enumerate(order):
+            moments = {
+                key: named[f"{MOMENTS}.{key}.{name}"] for key in MOMENT_NAMES if f"{MOMENTS}.{key}.{name}" in named
+            }
+            if moments:
+                state["state"][place] = moments
+        self.optimizer.load_state_dict(state)
