@@ -29,9 +29,9 @@ def summary_of(subject: Any) -> str:
     return "\n".join(
         [
             f"In prompts: {subject.trigger}",
-            f"LoRA of rank {subject.rank} on {len(subject.factors)} layers, trained for {subject.steps} steps",
-            f"Base model: {base_name(subject)}",
             f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}",
+            f"Base model: {base_name(subject)}",
+            f"LoRA of rank {subject.rank} on {len(subject.factors)} layers, trained for {subject.steps} steps",
         ]
     )
 

@@ -10,6 +10,9 @@ from typing import Any
 Description = dict[str, Any]
 """A node as the host describes it in /object_info."""
 
+InputType = tuple[str, dict[str, Any], bool]
+"""Type of an input, its options, and whether it is a widget."""
+
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COLUMN, GAP, ROW = 400, 60, 24
 NOTE, NESTED = "MarkdownNote", "COMFY_DYNAMICCOMBO_V3"
@@ -107,20 +110,24 @@ class Graph:
         return places
 
 
-def input_types(description: Description) -> dict[str, tuple[str, dict[str, Any], bool]]:
-    """Each input's type, options and whether it is a widget, in the order of the page."""
+def input_types(description: Description) -> dict[str, InputType]:
+    """Each input in the order of the page."""
     found = {}
     for kind in ("required", "optional"):
         for name in description["input_order"].get(kind, []):
-            given, options = (*description["input"][kind][name], {})[:2]
-            if options.get("hidden"):  # kept by the host for older workflows only
-                continue
-            if isinstance(given, list):
-                given, options = "COMBO", {**options, "options": given}
-            shown = options.get("widgetType", given)
-            is_widget = (shown in WIDGETS or shown == NESTED) and not options.get("forceInput")
-            found[name] = (given, options, is_widget)
+            given = input_type(description["input"][kind][name])
+            if not given[1].get("hidden"):  # kept by the host for older workflows only
+                found[name] = given
     return found
+
+
+def input_type(described: list[Any]) -> InputType:
+    """One input as the host describes it; older hosts write a choice as the list of its values."""
+    given, options = (*described, {})[:2]
+    if isinstance(given, list):
+        given, options = "COMBO", {**options, "options": given}
+    shown = options.get("widgetType", given)
+    return given, options, (shown in WIDGETS or shown == NESTED) and not options.get("forceInput")
 
 
 def default_of(given: str, options: dict[str, Any]) -> Any:
@@ -197,13 +204,13 @@ def _height(node: Node, description: Description) -> int:
     sockets = max(len(types) - widgets, len(description["output"]))
     extra = 90 if any(options.get("multiline") for _, options, _ in types.values()) else 0
     preview = 300 if node.kind in ("SaveVideo", "SaveImage", "PreviewImage") else 0
-    preview += 150 if node.kind == "CustomCrafterDynamicWeightedKSampler" else 0
+    preview += {"CustomCrafterDynamicWeightedKSampler": 200, "CustomCrafterLoadSubject": 90}.get(node.kind, 0)
     return 40 + ROW * (widgets + sockets) + extra + preview
 
 
 def _note(text: str, number: int) -> dict[str, Any]:
     return {
-        "id": number, "type": NOTE, "pos": [0, -230], "size": [2 * COLUMN - GAP, 190], "flags": {}, "order": 0,
+        "id": number, "type": NOTE, "pos": [0, -260], "size": [2 * COLUMN - GAP, 220], "flags": {}, "order": 0,
         "mode": 0, "inputs": [], "outputs": [], "title": "What this does", "properties": {}, "widgets_values": [text],
         "color": "#432", "bgcolor": "#653",
     }  # fmt: skip

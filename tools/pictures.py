@@ -19,12 +19,10 @@ SAMPLERS = ("CustomCrafterDynamicWeightedKSampler", "CustomCrafterDynamicLoRAWei
 
 
 def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description], host: Any) -> None:
-    """Run a graph, if all it needs comes with the pack, and write frames and strengths; else the strengths alone."""
+    """Run a graph and write frames of its videos, each above the strengths it was made with."""
     api = graph.full_api(descriptions)
-    videos = _videos(api, descriptions, host)
-    strengths = [[_strengths(node["inputs"], api)] for node in _strength_nodes(api)]
-    if videos and not _has_subject(graph):
-        strengths = []
+    videos = _videos(api, host)
+    strengths = [[_strengths(node["inputs"], api)] for node in api.values() if node["class_type"] in SAMPLERS]
     # each video with its strengths below it
     rows = [row for pair in itertools.zip_longest(videos, strengths, fillvalue=[]) for part in pair for row in part]
     rows = [row.resize((WIDTH, round(row.height * WIDTH / row.width)), Image.Resampling.NEAREST) for row in rows]
@@ -36,30 +34,12 @@ def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description]
     sheet.save(path, quality=88)
 
 
-def _has_subject(graph: Graph) -> bool:
-    return any(node.kind in ("CustomCrafterLoadSubject", SAMPLERS[1]) for node in graph.nodes)
-
-
-def _strength_nodes(api: dict[str, Any]) -> list[dict[str, Any]]:
-    return [node for node in api.values() if node["class_type"] in SAMPLERS]
-
-
-def _videos(api: dict[str, Any], descriptions: dict[str, Description], host: Any) -> list[list[Image.Image]]:
-    for node in api.values():
-        for folder_input in ("checkpoint", "subject", "ckpt_name", "lora"):
-            value = node["inputs"].get(folder_input)
-            if isinstance(value, str) and value not in _choices(descriptions[node["class_type"]], folder_input):
-                return []
+def _videos(api: dict[str, Any], host: Any) -> list[list[Image.Image]]:
     outputs = host.run(api, seconds=900)  # in the order in which the nodes ran
     shown_by = [outputs[number] for number in sorted(outputs, key=int)]
     files = [file for shown in shown_by for kind in ("images", "video") for file in shown.get(kind, [])]
     kept = [file for file in files if file["type"] == "output"]
     return [_rows(host.base / "output" / file["subfolder"] / file["filename"]) for file in kept]
-
-
-def _choices(description: Description, name: str) -> list[str]:
-    given, *options = {**description["input"]["required"], **description["input"].get("optional", {})}[name]
-    return given if isinstance(given, list) else options[0].get("options", [])
 
 
 def _rows(path: Path) -> list[Image.Image]:

@@ -28,6 +28,12 @@ def found_hosts() -> list[Path]:
     return [folder for folder in folders if (folder / "main.py").is_file()]
 
 
+def host_version(folder: Path) -> tuple[int, ...]:
+    """Such as (0, 33, 0)."""
+    text = (folder / "comfyui_version.py").read_text().split('"')[1]
+    return tuple(int(part) for part in text.split("."))
+
+
 def host_python(folder: Path) -> str:
     """The host's own interpreter, else ours."""
     own = folder / ".venv" / "bin" / "python"
@@ -59,8 +65,7 @@ class RunningHost:
     @property
     def version(self) -> str:
         """Such as 0.33.0."""
-        text = (self.folder / "comfyui_version.py").read_text()
-        return text.split('"')[1]
+        return ".".join(map(str, host_version(self.folder)))
 
     @property
     def log(self) -> str:

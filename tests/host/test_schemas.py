@@ -12,8 +12,18 @@ from typing import Any
 from bench import Bench
 from running_host import PACK, ROOT, host_python
 
+from tools.graphs import input_type
+
 SNAPSHOT = Path(__file__).parent / "schemas.json"
-FOLLOWS_THE_HOST = {"sampler_name", "scheduler"}  # their choices grow with the host
+FOLLOWS_THE_HOST = {  # choices that grow with the host: whose they are
+    "sampler_name": ("KSampler", "sampler_name"),
+    "scheduler": ("KSampler", "scheduler"),
+    "checkpoint": ("CheckpointLoaderSimple", "ckpt_name"),
+    "subject": ("LoraLoader", "lora_name"),
+    "lora": ("LoraLoader", "lora_name"),
+}
+KEPT = ("default", "min", "max", "step", "display", "control_after_generate", "multiline", "advanced", "forceInput")
+CURVE = ",CURVE"  # what newer hosts also take where older ones take the text of a curve
 
 
 def ours(bench: Bench) -> dict[str, Any]:
@@ -22,25 +32,38 @@ def ours(bench: Bench) -> dict[str, Any]:
     return {name: node for name, node in sorted(nodes.items()) if name.startswith("CustomCrafter")}
 
 
-def described(node: dict[str, Any]) -> dict[str, Any]:
-    """What a saved workflow depends on."""
+def described(node: dict[str, Any], descriptions: dict[str, Any]) -> dict[str, Any]:
+    """What a saved workflow and the page depend on."""
     inputs = []
     for kind in ("required", "optional"):
         for name in node["input_order"].get(kind, []):
-            type_, more = (*node["input"][kind][name], {})[:2]
-            if isinstance(type_, list):  # how older hosts write a choice
-                type_ = "COMBO"
-            type_ = type_.split(",")[0]  # newer hosts also take a CURVE where older ones take its text
-            inputs.append([name, type_, kind, more.get("default"), more.get("min"), more.get("max")])
-    return {"inputs": inputs, "outputs": [list(pair) for pair in zip(node["output"], node["output_name"], strict=True)]}
+            given, options, _ = input_type(node["input"][kind][name])
+            kept = {key: options[key] for key in KEPT if options.get(key) is not None}
+            if given == "COMBO":
+                kept["options"] = own_choices(name, options["options"], descriptions)
+            inputs.append({"name": name, "type": given, "kind": kind, **kept})
+    outputs = [list(pair) for pair in zip(node["output"], node["output_name"], strict=True)]
+    names = {"display_name": node["display_name"], "category": node["category"]}
+    return {**names, "inputs": inputs, "outputs": outputs}
+
+
+def own_choices(name: str, choices: list[str], descriptions: dict[str, Any]) -> list[str]:
+    """The choices that this pack brings."""
+    if name not in FOLLOWS_THE_HOST:
+        return choices
+    node, theirs = FOLLOWS_THE_HOST[name]
+    _, options, _ = input_type(descriptions[node]["input"]["required"][theirs])
+    return [choice for choice in choices if choice not in options["options"]]
 
 
 def test_schemas_are_the_snapshot(bench: Bench) -> None:
-    found = {name: described(node) for name, node in ours(bench).items()}
-    if os.environ.get("UPDATE_SNAPSHOT"):
-        lines = [f"{json.dumps(name)}: {json.dumps(node, ensure_ascii=False)}" for name, node in found.items()]
-        SNAPSHOT.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    assert found == json.loads(SNAPSHOT.read_text())
+    descriptions = bench.host.get("/object_info")
+    found = {name: described(node, descriptions) for name, node in ours(bench).items()}
+    curves = "CurveEditor" in descriptions
+    if os.environ.get("UPDATE_SNAPSHOT") and curves:
+        SNAPSHOT.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    expected = SNAPSHOT.read_text()
+    assert found == json.loads(expected if curves else expected.replace(CURVE, ""))
 
 
 def test_everything_is_explained(bench: Bench) -> None:
