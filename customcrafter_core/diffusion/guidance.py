@@ -49,10 +49,11 @@ class GuidedUNet:
         """Predict the noise in ``x (b, c, t, h, w)`` at a timestep; same shape, float32."""
         if self.cfg == 1.0:
             return self._predict(x, timestep, self.cond)
-        cond, uncond = self._both(x, timestep)
+        cond, uncond = self.both(x, timestep)
         return uncond + self.cfg * (cond - uncond)
 
-    def _both(self, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def both(self, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The predictions with the prompt and with the negative prompt, each in the shape of ``x (b, c, t, h, w)``."""
         if self.batch is not GuidanceBatch.ONE_BY_ONE:
             try:
                 both = self._predict(torch.cat([x, x]), timestep, torch.cat([self.cond, self.uncond]))

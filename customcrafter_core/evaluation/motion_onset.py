@@ -1,0 +1,153 @@
+"""Motion Onset: how much of a video's motion, and of its detail, is fixed after each denoising step.
+
+It answers "which K?" from one run of the base model. At each step the clean video is predicted twice: with the prompt
+and without (guidance needs both anyway). The prediction with the prompt tells little: the prompt alone says how things
+move, at the first step already. What is *fixed* is what the noisy latent holds by itself, so the prediction without the
+prompt is measured, by what it shares with the finished video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from ..base_model.model import VideoCrafter2
+from ..diffusion.ddim import DDIMStep, check_eta, ddim_levels, ddim_step
+from ..errors import InputError
+from ..generation import VideoSettings, prepare
+from ..output.pixels import Frames
+from .chart import line_chart
+from .motion import motion_travel
+
+CELLS = 8  # along the short side of a frame: what is coarser is layout, what is finer is detail
+STILL = 0.05  # short sides; a video of which nothing travels farther does not move
+
+
+@dataclass(frozen=True)
+class MotionOnset:
+    """Shares 0 … 1 that are fixed after 1, 2, … steps, and the K that follows from them."""
+
+    motion: list[float]
+    detail: list[float]
+    frames: torch.Tensor
+    """The finished video ``(t, h, w, 3)``."""
+    settings: VideoSettings
+
+    @property
+    def suggested_k(self) -> int | None:
+        """See `suggest_k`; None for a video that does not move, which has no motion to be fixed."""
+        return suggest_k(self.motion) if moves_at_all(self.frames) else None
+
+    def picture(self) -> Image.Image:
+        """Both curves with the suggested K marked."""
+        k = self.suggested_k
+        return line_chart(
+            {"motion": self.motion, "detail": self.detail},
+            title="share that is fixed" if k is not None else "share that is fixed (the video does not move: no K)",
+            below="steps done",
+            mark=k,
+            mark_name=f"K = {k}",
+        )
+
+    def table(self) -> list[dict[str, float]]:
+        """One row for each step."""
+        rows = zip(self.motion, self.detail, strict=True)
+        return [{"steps": i + 1, "motion": motion, "detail": detail} for i, (motion, detail) in enumerate(rows)]
+
+
+def motion_part(frames: Frames) -> torch.Tensor:
+    """What changes over time in the coarse layout: ``low(x) - mean_t low(x)``, as ``(t, c, h, w)``.
+
+    ``low`` is the mean over cells, `CELLS` along the short side.
+    """
+    coarse = _coarse(_video(frames))
+    return coarse - coarse.mean(0, keepdim=True)
+
+
+def detail_part(frames: Frames) -> torch.Tensor:
+    """What is finer than the coarse layout: ``x - low(x)``, enlarged linearly, as ``(t, c, h, w)``."""
+    video = _video(frames)
+    return video - functional.interpolate(_coarse(video), size=video.shape[2:], mode="bilinear", align_corners=False)
+
+
+def fixed_share(predicted: torch.Tensor, final: torch.Tensor) -> float:
+    """``1 - |predicted - final|² / |final|²``, at least 0: the share of a part's variance that is predicted rightly."""
+    whole = float((final**2).sum())
+    return max(1 - float(((predicted - final) ** 2).sum()) / whole, 0.0) if whole > 0 else 1.0
+
+
+def moves_at_all(frames: Frames) -> bool:
+    """Whether there is motion whose fixing could be measured."""
+    return motion_travel(frames) > STILL
+
+
+def suggest_k(motion: Sequence[float]) -> int:
+    """The knee of the curve: the number of steps ``k`` with the largest ``motion_k - k / steps``.
+
+    From there on a step fixes less of the motion than its even share, so it is worth more at full strength. It is the
+    knee of Satopää et al. 2011 and has no threshold to be chosen.
+    """
+    gains = np.asarray(motion) - np.arange(1, len(motion) + 1) / len(motion)
+    return int(gains.argmax()) + 1
+
+
+@torch.inference_mode()
+def motion_onset(
+    model: VideoCrafter2,
+    settings: VideoSettings,
+    *,
+    on_step: Callable[[DDIMStep], None] | None = None,
+) -> MotionOnset:
+    """Sample a video with the base model alone and measure each step.
+
+    Costs one run, one decoding of the video for each step, and with a guidance scale of 1 twice the predictions.
+
+    Args:
+        model: the base model.
+        settings: prompt, size, seed and sampling; one video, not a batch.
+        on_step: called after each step with the clean latent that the whole prediction implies; an exception it raises
+            ends the run.
+
+    Raises:
+        InputError: a setting does not fit, a batch, or a single frame.
+    """
+    if settings.batch != 1:
+        raise InputError(expected="a batch of 1", found=f"{settings.batch}", remedy="Measure one video after another.")
+    check_eta(settings.eta)
+    run = prepare(model, settings)
+    if run.settings.frames < 2:
+        raise InputError(
+            expected="at least two frames", found=f"{run.settings.frames}", remedy="A still has no motion."
+        )
+    levels = ddim_levels(model.schedule, run.timesteps, settings.exact_tail)
+    x, alone, final = run.noise(), [], torch.empty(0)
+    for step, timestep in enumerate(run.timesteps):
+        cond, uncond = run.unet.both(x, timestep)
+        eps = uncond + run.settings.cfg * (cond - uncond)
+        now = levels[step]
+        held = model.decode((x - now.noise * uncond) / now.signal)[0]
+        alone.append((motion_part(held), detail_part(held)))
+        x, final = ddim_step(x, eps, now, levels[step + 1], eta=settings.eta, noise=run.noise)
+        if on_step is not None:
+            on_step(DDIMStep(step, len(run.timesteps), timestep, final))
+    frames = model.decode(x)[0]
+    whole = motion_part(frames), detail_part(frames)
+    shares = [[fixed_share(part, end) for part, end in zip(parts, whole, strict=True)] for parts in alone]
+    return MotionOnset([share[0] for share in shares], [share[1] for share in shares], frames, run.settings)
+
+
+def _video(frames: Frames) -> torch.Tensor:
+    """Frames ``(t, h, w, c)`` as ``(t, c, h, w)`` in double precision."""
+    values = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(frames))
+    return values.double().permute(0, 3, 1, 2)
+
+
+def _coarse(video: torch.Tensor) -> torch.Tensor:
+    height, width = video.shape[2:]
+    unit = min(height, width) / CELLS
+    return functional.adaptive_avg_pool2d(video, (max(round(height / unit), 1), max(round(width / unit), 1)))
