@@ -28,6 +28,14 @@ class Photo:
     caption: str = ""
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Successive RGB frames of one size; ``caption`` as of a `Photo`."""
+
+    frames: tuple[Image.Image, ...]
+    caption: str = ""
+
+
 def load_photos(folder: str | Path) -> list[Photo]:
     """Read all photos of a folder in the order of their names.
 

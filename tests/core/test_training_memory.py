@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+import psutil
 import pytest
+import tiny_models
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
+from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.text import PromptTokenizer
+from customcrafter_core.errors import InputError
 from customcrafter_core.subject.adapter import lora_layers
 from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
+from customcrafter_core.training.batches import Batch
+from customcrafter_core.training.config import TrainConfig, preset
+from customcrafter_core.training.learner import Learner
+from customcrafter_core.training.memory import (
+    MemoryEstimate,
+    estimate_memory,
+    free_memory,
+    plan_memory,
+    without_content,
+)
+from customcrafter_core.training.objective import Captions, losses_of
 from customcrafter_core.training.recompute import RecomputedLayer, recomputed
 
 
@@ -93,3 +110,110 @@ def test_without_gradients_a_layer_just_runs(model: VideoCrafter2) -> None:
         plain = model.unet(x, 5, text, timestep_cond=torch.tensor([8])).sample
         with recomputed(model.unet):
             assert torch.equal(model.unet(x, 5, text, timestep_cond=torch.tensor([8])).sample, plain)
+
+
+SIZE = {"width": 64, "height": 48}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> VideoCrafter2:
+    """Few layers: an estimate goes through each of them."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    return load_videocrafter2(tiny_models.write(path, tiny_models.state_dict()))
+
+
+def measured_peak(model: VideoCrafter2, config: TrainConfig, *, has_prior: bool, recompute: bool) -> int:
+    """Bytes that PyTorch's profiler sees allocated at once in a real forward and backward pass."""
+    learner = Learner.start(model, config, torch.Generator().manual_seed(0))
+
+    def batch(caption: str) -> Batch:
+        x = torch.randn(model.latent_shape(**SIZE, frames=config.frames, batch=config.batch))
+        ids = PromptTokenizer({config.placeholder: 1})([caption] * config.batch)
+        return Batch(
+            x, x.clone(), torch.zeros(config.batch, dtype=torch.long), ids, torch.ones(config.batch, 1, 1, 6, 8)
+        )
+
+    batches = [batch("a <new1> dog")] + [batch("a dog")] * has_prior
+    captions = Captions(model)
+    with learner.attached(model), recomputed(model.unet) if recompute else nullcontext():
+        sum(losses_of(model, captions, config, batches)).backward()  # fills the cache of captions
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            sum(losses_of(model, captions, config, batches)).backward()
+    changes = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize(
+    ("name", "has_prior", "recompute"),
+    [("paper", True, False), ("paper", True, True), ("custom_diffusion", False, False), ("dreamvideo", False, False)],
+)
+def test_the_estimate_is_what_a_real_step_takes(
+    model: VideoCrafter2, name: str, has_prior: bool, recompute: bool
+) -> None:
+    config = preset(name, "dog", frames=3, batch=2, **SIZE)
+    estimate = estimate_memory(model, config, has_prior=has_prior, recompute=recompute)
+    measured = measured_peak(model, config, has_prior=has_prior, recompute=recompute)
+    assert estimate.activations == pytest.approx(measured, rel=0.05)
+
+
+def test_the_estimate_follows_the_settings(tiny: VideoCrafter2) -> None:
+    def estimate(*, has_prior: bool = False, recompute: bool = False, **changes: int) -> MemoryEstimate:
+        config = TrainConfig("dog", **{**SIZE, "frames": 4, **changes})
+        return estimate_memory(tiny, config, has_prior=has_prior, recompute=recompute)
+
+    plain = estimate()
+    parameters = sum(2 * layer.in_features * 4 for layer in lora_targets(tiny.unet).values())
+    assert plain.learned == pytest.approx(16 * parameters, rel=0.5)
+    assert estimate(rank=8).learned > 1.8 * plain.learned
+    networks = (tiny.unet, tiny.text_encoder, tiny.vae)
+    assert plain.weights == pytest.approx(4 * sum(p.numel() for n in networks for p in n.parameters()), rel=0.01)
+    for more in (estimate(frames=8), estimate(batch=2), estimate(has_prior=True), estimate(width=128)):
+        assert 1.5 * plain.activations < more.activations < 2.1 * plain.activations
+    assert estimate(recompute=True).activations < 0.6 * plain.activations
+    assert plain.total == plain.weights + plain.learned + plain.activations < plain.weights + plain.needed
+    for part in ("GB: weights ", "learned ", "activations "):
+        assert part in str(plain)
+
+
+def test_an_estimate_leaves_the_model_alone(tiny: VideoCrafter2) -> None:
+    modules, state = dict(tiny.unet.named_modules()), {n: id(p) for n, p in tiny.unet.named_parameters()}
+    estimate_memory(tiny, TrainConfig("dog", **SIZE), has_prior=True, recompute=True)
+    assert all(module is modules[name] for name, module in tiny.unet.named_modules())
+    assert {n: id(p) for n, p in tiny.unet.named_parameters()} == state
+    shadow = without_content(tiny.unet)
+    assert all(p.is_meta for p in shadow.parameters()) and not any(p.is_meta for p in tiny.unet.parameters())
+    assert [p.dtype for p in shadow.parameters()] == [p.dtype for p in tiny.unet.parameters()]
+
+
+def test_activations_are_computed_again_only_where_memory_asks_for_it(tiny: VideoCrafter2) -> None:
+    config = TrainConfig("dog", **SIZE)
+    kept, again = (estimate_memory(tiny, config, has_prior=False, recompute=r) for r in (False, True))
+    assert not plan_memory(tiny, config, has_prior=False, free=kept.needed).recompute
+    plan = plan_memory(tiny, config, has_prior=False, free=kept.needed - 1)
+    assert plan.recompute and plan.estimate == again and "computed twice" in str(plan)
+    on = TrainConfig("dog", gradient_checkpointing="on", **SIZE)
+    assert plan_memory(tiny, on, has_prior=False, free=kept.needed).recompute
+    off = TrainConfig("dog", gradient_checkpointing="off", **SIZE)
+    with pytest.raises(InputError, match="This would fit: gradient_checkpointing auto"):
+        plan_memory(tiny, off, has_prior=False, free=again.needed)
+
+
+def test_settings_that_would_fit_are_named_and_do_fit(tiny: VideoCrafter2) -> None:
+    config = TrainConfig("dog", frames=8, batch=4, gradient_checkpointing="off", **SIZE)
+    half = TrainConfig("dog", frames=4, batch=4, **SIZE)
+    free = estimate_memory(tiny, half, has_prior=True, recompute=True).needed
+    with pytest.raises(InputError) as error:
+        plan_memory(tiny, config, has_prior=True, free=free)
+    for setting in ("frames 4", "batch 2", "gradient_checkpointing auto"):
+        assert setting in error.value.remedy
+    assert plan_memory(tiny, half, has_prior=True, free=free).recompute
+    with pytest.raises(InputError, match="Even frames 1, batch 1, width 32, height 24 would need"):
+        plan_memory(tiny, TrainConfig("dog", **SIZE), has_prior=True, free=1000)
+
+
+def test_free_memory_of_this_machine() -> None:
+    assert 0 < free_memory(torch.device("cpu")) <= psutil.virtual_memory().total
