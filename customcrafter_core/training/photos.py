@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +14,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import InputError
+from ..errors import InputError, some_names
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SMALLEST_SIDE = 16  # pixels; less holds nothing to learn
 THUMBNAIL_SIDE = 128
 LONGEST_SIDE = 1536  # pixels, three times the longer side of VideoCrafter2's video: at full size ten photos fill 1 GB
+MOST_BYTES = 10**9  # of all photos together; many are kept smaller, five hundred at 816 pixels, enough for any resizing
 
 
 @dataclass(frozen=True)
@@ -36,29 +41,63 @@ class Clip:
     caption: str = ""
 
 
-def load_photos(folder: str | Path) -> list[Photo]:
+def load_photos(folder: str | Path, *, skip_broken: bool = False) -> list[Photo]:
     """Read all photos of a folder in the order of their names.
 
     A text file beside a photo, ``cup.txt`` for ``cup.jpg``, is its caption: ``a {} on a kitchen counter``.
 
+    Args:
+        folder: where they are.
+        skip_broken: leave out photos that cannot be used, with a warning that names them, as long as any is left.
+
     Raises:
         InputError: no such folder, no photo in it, or a photo or caption that cannot be used; it is named.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        found = "a file" if folder.is_file() else "nothing"
-        raise InputError(expected="a folder of photos", found=f"{found} at {folder}", remedy="Check the path.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = picture_files(folder)
     if not paths:
         raise InputError(
             expected="at least one photo",
             found=f"none in {folder}",
             remedy=f"Put images there: {', '.join(sorted(SUFFIXES))}.",
         )
-    return [Photo(load_image(path), _caption_beside(path)) for path in paths]
+    photos, broken = [], []
+    for path in paths:
+        try:
+            photos.append(Photo(load_image(path, longest_side(len(paths))), caption_beside(path)))
+        except InputError as error:
+            if not skip_broken:
+                raise
+            log.warning("Photo left out. %s", error)
+            broken.append(path.name)
+    if not photos:
+        raise InputError(
+            expected="at least one photo that can be used",
+            found=f"none in {folder}; broken: {some_names(broken)}",
+            remedy="Replace them.",
+        )
+    return photos
 
 
-def _caption_beside(path: Path) -> str:
+def picture_files(folder: str | Path) -> list[Path]:
+    """The pictures of a folder by their names' endings, in the order of their names; hidden files are left out.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        found = "a file" if folder.is_file() else "nothing"
+        raise InputError(expected="a folder of pictures", found=f"{found} at {folder}", remedy="Check the path.")
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def caption_beside(path: Path) -> str:
+    """The caption of a picture, or nothing.
+
+    Raises:
+        InputError: it does not have exactly one place for the subject.
+    """
     text = path.with_suffix(".txt")
     if not text.is_file():
         return ""
@@ -72,10 +111,15 @@ def _caption_beside(path: Path) -> str:
     return caption
 
 
-def load_image(path: Path) -> Image.Image:
+def longest_side(count: int) -> int:
+    """To how many pixels photos are scaled down if there are ``count`` of them."""
+    return min(LONGEST_SIDE, math.isqrt(MOST_BYTES // (3 * count)))
+
+
+def load_image(path: Path, longest: int = LONGEST_SIDE) -> Image.Image:
     """Read one picture as upright, opaque RGB; of an animation the first frame.
 
-    What is larger than `LONGEST_SIDE` is scaled down.
+    What is larger than ``longest`` pixels is scaled down.
 
     Raises:
         InputError: the file is empty, no image, damaged, too small, or so large that it may be an attack.
@@ -86,7 +130,7 @@ def load_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                image.draft(None, (LONGEST_SIDE, LONGEST_SIDE))  # a JPEG is read at a fraction of its size at once
+                image.draft(None, (longest, longest))  # a JPEG is read at a fraction of its size at once
                 image.load()
                 upright = ImageOps.exif_transpose(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -106,7 +150,7 @@ def load_image(path: Path) -> Image.Image:
             remedy="Remove or replace it.",
         )
     photo = opaque(upright)
-    photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    photo.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return photo
 
 
@@ -116,6 +160,8 @@ def opaque(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         background = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(background, rgba).convert("RGB")
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     return image.convert("RGB")
 
 

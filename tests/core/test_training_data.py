@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from customcrafter_core.errors import InputError
 from customcrafter_core.training.augmentation import (
     CLOSE_FROM,
     LARGE_PHRASES,
@@ -16,7 +19,7 @@ from customcrafter_core.training.augmentation import (
     draw_view,
     with_phrase,
 )
-from customcrafter_core.training.photos import images_to_tensor
+from customcrafter_core.training.photos import MOST_BYTES, images_to_tensor, load_image, load_photos, longest_side
 
 SIZE, UNIT = (128, 80), 8
 
@@ -108,3 +111,54 @@ def test_the_same_seed_draws_the_same_view() -> None:
 )
 def test_captions_with_a_phrase(caption: str, phrase: str, expected: str) -> None:
     assert with_phrase(caption, phrase) == expected
+
+
+def write_broken(path) -> None:
+    Image.effect_noise((200, 200), 50).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def test_broken_photos_are_named_and_only_skipped_when_asked(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "c.png"):
+        bright(64, 48).save(tmp_path / name)
+    write_broken(tmp_path / "b.jpg")
+    with pytest.raises(InputError, match=r"b\.jpg"):
+        load_photos(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_photos(tmp_path, skip_broken=True)) == 2
+    assert "b.jpg" in caplog.text
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"broken: b\.jpg"):
+        load_photos(tmp_path, skip_broken=True)
+
+
+def test_many_kinds_and_sizes_in_one_folder(tmp_path) -> None:
+    base = bright(96, 64)
+    base.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    base.convert("L").save(tmp_path / "grey.png")
+    wide = np.asarray(base.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(wide).save(tmp_path / "sixteen.png")
+    base.resize((48, 128)).save(tmp_path / "tall.webp", lossless=True)
+    base.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", base.size, "blue")])
+    base.convert("RGBA").save(tmp_path / "alpha.png")
+    (tmp_path / ".hidden.png").write_bytes(b"a partial download")
+    photos = dict(zip(sorted(p.name for p in tmp_path.glob("[!.]*")), load_photos(tmp_path), strict=True))
+    assert {photo.image.mode for photo in photos.values()} == {"RGB"}
+    expected = np.asarray(base).astype(int)
+    assert photos["tall.webp"].image.size == (48, 128)
+    for name in ("grey.png", "sixteen.png", "alpha.png", "moving.gif", "cmyk.jpg"):
+        difference = np.abs(np.asarray(photos[name].image).astype(int) - expected)
+        assert difference.mean() < (6 if name == "cmyk.jpg" else 3), name
+
+
+def test_many_photos_share_the_memory_of_a_few() -> None:
+    assert longest_side(1) == longest_side(100) == 1536
+    for count in (1, 10, 141, 200, 500, 5000):
+        assert 3 * longest_side(count) ** 2 * count <= MOST_BYTES
+    assert longest_side(500) > 1.4 * 512 * 1.1  # the largest enlargement at VideoCrafter2's width still has pixels
+
+
+def test_a_photo_is_scaled_to_the_side_asked_for(tmp_path) -> None:
+    Image.new("RGB", (900, 300)).save(tmp_path / "large.jpg")
+    assert load_image(tmp_path / "large.jpg", 300).size == (300, 100)
