@@ -23,8 +23,8 @@ from .training_file import read_training_file
 if TYPE_CHECKING:
     from ..base_model.model import VideoCrafter2
     from ..training.config import TrainConfig
-    from ..training.loop import Steering
     from ..training.photos import Clip, Photo
+    from ..training.steering import Steering
     from ..training.trainer import TrainStep
 
 USAGE = "[PHOTOS] --class-word TEXT --out FILE [options]"
@@ -53,7 +53,7 @@ STEERING = ("checkpoint_every", "sample_every", "sample_prompt", "sample_seed", 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     from ..training.config import PRESETS, TrainConfig
-    from ..training.loop import Steering
+    from ..training.steering import Steering
 
     parser.set_defaults(run=run, argument_default=argparse.SUPPRESS)
     option = partial(parser.add_argument, default=argparse.SUPPRESS)
@@ -175,7 +175,7 @@ def _config(given: dict[str, Any]) -> TrainConfig:
 
 
 def _steering(given: dict[str, Any]) -> Steering:
-    from ..training.loop import Steering
+    from ..training.steering import Steering
 
     values = {name: given[name] for name in STEERING if name in given}
     return Steering(target=Path(_required(given, "out")), **values)

@@ -15,8 +15,9 @@ from ..diffusion.strength import Constant, StrengthSchedule, TwoPhase
 from ..generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
 from ..subject.subject import Subject
 from ..training.config import preset
-from ..training.loop import Steering, Watcher, train_subject
+from ..training.loop import Watcher, train_subject
 from ..training.photos import Photo
+from ..training.steering import Steering
 from ..training.trainer import TrainStep
 from . import world
 from .export import DEMO_BASE

@@ -15,9 +15,8 @@ from ..base_model.text import check_placeholder
 from ..diffusion.strength import TwoPhase
 from ..errors import InputError, some_names
 from .identity_adapter import IdentityAdapter
+from .placeholder import PLACEHOLDER as PLACEHOLDER
 from .targets import lora_targets, spatial_blocks
-
-PLACEHOLDER = "<new1>"
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..base_model.text import check_placeholder
 from ..diffusion.schedule import TRAIN_TIMESTEPS
 from ..errors import InputError
-from ..subject.subject import PLACEHOLDER
+from ..subject.placeholder import PLACEHOLDER
 from .methods import METHODS
 
 # The authors' captions; {} is the subject as prompts call it, or the class word for prior images.
@@ -64,6 +63,8 @@ class TrainConfig:
     seed: int = setting("of everything random", 0)
 
     def __post_init__(self) -> None:
+        from ..base_model.text import check_placeholder  # brings the networks, which the settings' names do not need
+
         check_placeholder(self.placeholder)
         if not self.class_word.strip():
             raise InputError(expected="a class word", found="none", remedy="Say what the subject is, such as: dog.")

@@ -5,50 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
 from ..base_model.model import VideoCrafter2
-from ..diffusion.strength import TwoPhase
 from ..errors import InputError
-from ..generation import AppliedSubject, VideoSettings, generate
+from ..generation import AppliedSubject, SampledStep, VideoSettings, generate
 from ..subject.subject import Subject
-from .config import TrainConfig, setting
+from .config import TrainConfig
 from .examples import OnEncoded, encode_examples, size_of
 from .keeper import Keeper, RunIdentity, digest_of
 from .memory import free_memory, plan_memory
 from .photos import Clip, Photo, thumbnail
+from .steering import Steering
 from .trainer import Trainer, TrainStep
 from .workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Steering:
-    """How a run is watched and kept; none of it changes what is learned."""
-
-    target: Path | None = None
-    """The subject's file; beside it a folder with the state. None: nothing is written, nothing can be continued."""
-    checkpoint_every: int = setting("steps between two writings of state and subject; 0: only at the end", 250)
-    sample_every: int = setting("steps between two sample videos; 0: none", 0)
-    sample_prompt: str = setting("of the sample videos, with {} for the subject", "a {}")
-    sample_seed: int = setting("of the sample videos", 0)
-    sample_steps: int = setting("sampling steps of the sample videos", 25)
-    recommended: TwoPhase = field(default_factory=TwoPhase)
-    """What the subject recommends, and what its samples are made with."""
-
-    def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "sample_every"):
-            if getattr(self, name) < 0:
-                raise InputError(expected=f"{name} of 0 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
-        if self.sample_prompt.count("{}") != 1:
-            raise InputError(
-                expected="a sample prompt with one {} for the subject",
-                found=repr(self.sample_prompt),
-                remedy="Write: a {} on the beach.",
-            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +41,8 @@ class Watcher:
     on_encoded: OnEncoded | None = None
     on_step: Callable[[TrainStep], None] | None = None
     on_sample: Callable[[Sample], None] | None = None
+    on_sampled_step: Callable[[SampledStep], None] | None = None
+    """While a sample video is made."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +181,8 @@ class _Run:
             width=width,
             height=height,
         )
-        latent = generate(trainer.model, settings, [AppliedSubject(subject, steering.recommended)]).latent
+        applied = [AppliedSubject(subject, steering.recommended)]
+        latent = generate(trainer.model, settings, applied, on_step=self.watcher.on_sampled_step).latent
         with torch.no_grad():
             self.samples.append(Sample(trainer.done, trainer.model.decode(latent)[0]))
         if self.keeper is not None:

@@ -1,0 +1,3 @@
+"""How a learned token is written in prompts unless someone says otherwise."""
+
+PLACEHOLDER = "<new1>"

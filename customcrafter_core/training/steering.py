@@ -1,0 +1,36 @@
+"""How a run is watched and kept: settings that do not change what is learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..diffusion.strength import TwoPhase
+from ..errors import InputError
+from .config import setting
+
+
+@dataclass(frozen=True)
+class Steering:
+    """When the state is kept and sample videos are made; none of it changes what is learned."""
+
+    target: Path | None = None
+    """The subject's file; beside it a folder with the state. None: nothing is written, nothing can be continued."""
+    checkpoint_every: int = setting("steps between two writings of state and subject; 0: only at the end", 250)
+    sample_every: int = setting("steps between two sample videos; 0: none", 0)
+    sample_prompt: str = setting("of the sample videos, with {} for the subject", "a {}")
+    sample_seed: int = setting("of the sample videos", 0)
+    sample_steps: int = setting("sampling steps of the sample videos", 25)
+    recommended: TwoPhase = field(default_factory=TwoPhase)
+    """What the subject recommends, and what its samples are made with."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "sample_every"):
+            if getattr(self, name) < 0:
+                raise InputError(expected=f"{name} of 0 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
+        if self.sample_prompt.count("{}") != 1:
+            raise InputError(
+                expected="a sample prompt with one {} for the subject",
+                found=repr(self.sample_prompt),
+                remedy="Write: a {} on the beach.",
+            )
