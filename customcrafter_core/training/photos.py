@@ -101,11 +101,19 @@ def caption_beside(path: Path) -> str:
     text = path.with_suffix(".txt")
     if not text.is_file():
         return ""
-    caption = text.read_text(encoding="utf-8", errors="replace").strip()
+    return checked_caption(text.read_text(encoding="utf-8", errors="replace").strip(), text.name)
+
+
+def checked_caption(caption: str, where: str) -> str:
+    """A caption, as it is.
+
+    Raises:
+        InputError: it does not have exactly one place for the subject.
+    """
     if caption.count("{}") != 1:
         raise InputError(
             expected="a caption with one {} for the subject",
-            found=f"{caption!r} in {text.name}",
+            found=f"{caption!r} in {where}",
             remedy="Write, for example: a {} on a kitchen counter.",
         )
     return caption
@@ -143,13 +151,22 @@ def load_image(path: Path, longest: int = LONGEST_SIDE) -> Image.Image:
         raise InputError(
             expected="a photo", found=f"{path.name}, which cannot be read as an image", remedy="Remove or replace it."
         ) from error
-    if min(upright.size) < SMALLEST_SIDE:
+    return prepared(upright, path.name, longest)
+
+
+def prepared(image: Image.Image, name: str, longest: int) -> Image.Image:
+    """An upright picture as opaque RGB; what is larger than ``longest`` pixels is scaled down.
+
+    Raises:
+        InputError: it is too small.
+    """
+    if min(image.size) < SMALLEST_SIDE:
         raise InputError(
             expected=f"photos of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels",
-            found=f"{path.name} with {upright.width}x{upright.height}",
+            found=f"{name} with {image.width}x{image.height}",
             remedy="Remove or replace it.",
         )
-    photo = opaque(upright)
+    photo = opaque(image)
     photo.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return photo
 
