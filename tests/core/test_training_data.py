@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from PIL import Image
 
+from customcrafter_core.base_model.loading import load_videocrafter2
+from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.errors import InputError
 from customcrafter_core.training.augmentation import (
     CLOSE_FROM,
@@ -19,7 +23,16 @@ from customcrafter_core.training.augmentation import (
     draw_view,
     with_phrase,
 )
-from customcrafter_core.training.photos import MOST_BYTES, images_to_tensor, load_image, load_photos, longest_side
+from customcrafter_core.training.photos import (
+    MOST_BYTES,
+    Clip,
+    Photo,
+    images_to_tensor,
+    load_image,
+    load_photos,
+    longest_side,
+)
+from customcrafter_core.training.prior import RECORD, generate_prior, load_prior
 
 SIZE, UNIT = (128, 80), 8
 
@@ -162,3 +175,105 @@ def test_many_photos_share_the_memory_of_a_few() -> None:
 def test_a_photo_is_scaled_to_the_side_asked_for(tmp_path) -> None:
     Image.new("RGB", (900, 300)).save(tmp_path / "large.jpg")
     assert load_image(tmp_path / "large.jpg", 300).size == (300, 100)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> VideoCrafter2:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    return load_videocrafter2(tiny_models.write(path, tiny_models.state_dict()))
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_making_goes_on_where_it_stopped_and_reuses_what_is_there(tiny: VideoCrafter2, tmp_path, clips: bool) -> None:
+    whole = generate_prior(tiny, "dog", tmp_path / "whole", 4, clips=clips, steps=2)
+    assert len(whole) == 4 and all(isinstance(item, Clip if clips else Photo) for item in whole)
+
+    def stop(done: int, total: int) -> None:
+        assert total == 4
+        if done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        generate_prior(tiny, "dog", tmp_path / "parts", 4, clips=clips, steps=2, on_item=stop)
+    assert len(load_prior(tmp_path / "parts")) == 2
+    seen: list[tuple[int, int]] = []
+    generate_prior(tiny, "dog", tmp_path / "parts", 4, clips=clips, steps=2, on_item=lambda *at: seen.append(at))
+    assert seen == [(2, 4), (3, 4), (4, 4)]
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    (tmp_path / "parts" / f"prior-00001.{'webp' if clips else 'png'}").unlink()
+    generate_prior(tiny, "dog", tmp_path / "parts", 4, clips=clips, steps=2)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    seen.clear()
+    generate_prior(tiny, "dog", tmp_path / "parts", 3, clips=clips, steps=2, on_item=lambda *at: seen.append(at))
+    assert seen == [(3, 3)]
+
+
+def test_a_still_is_the_middle_frame_of_the_clip(tiny: VideoCrafter2, tmp_path) -> None:
+    (still,) = generate_prior(tiny, "dog", tmp_path / "stills", 1, steps=2)
+    (clip,) = generate_prior(tiny, "dog", tmp_path / "clips", 1, clips=True, steps=2)
+    assert isinstance(still, Photo) and isinstance(clip, Clip)
+    assert len(clip.frames) == tiny.defaults.frames
+    middle = clip.frames[tiny.defaults.frames // 2]
+    assert np.array_equal(np.asarray(still.image), np.asarray(middle))
+
+
+def test_a_folder_made_with_other_settings_is_refused(tiny: VideoCrafter2, tmp_path) -> None:
+    generate_prior(tiny, "dog", tmp_path, 1, steps=2)
+    before = contents(tmp_path)
+    for changes, named in (
+        ({"class_word": "cat"}, "class_word 'dog' instead of 'cat'"),
+        ({"seed": 1}, "seed 0 instead of 1"),
+        ({"steps": 3}, "steps 2 instead of 3"),
+        ({"clips": True}, "kind 'stills' instead of 'clips'"),
+        ({"model": replace(tiny, fingerprint="{}")}, "another base model"),
+    ):
+        with pytest.raises(InputError, match=named):
+            generate_prior(
+                **{"model": tiny, "class_word": "dog", "folder": tmp_path, "count": 2, "steps": 2, **changes}
+            )
+    (tmp_path / RECORD).write_text("{")
+    with pytest.raises(InputError, match=RECORD):
+        generate_prior(tiny, "dog", tmp_path, 2, steps=2)
+    (tmp_path / RECORD).unlink()
+    with pytest.raises(InputError, match=f"{RECORD} is missing"):
+        generate_prior(tiny, "dog", tmp_path, 2, steps=2)
+    assert {**contents(tmp_path), RECORD: before[RECORD]} == before
+
+
+def test_own_pictures_count(tiny: VideoCrafter2, tmp_path) -> None:
+    bright(40, 30).save(tmp_path / "mine.jpg")
+    items = generate_prior(tiny, "dog", tmp_path, 2, steps=2)
+    assert len(items) == 2 and sorted(contents(tmp_path)) == ["mine.jpg", "prior-00000.png", RECORD]
+
+
+def test_animations_are_clips_and_pictures_photos(tmp_path) -> None:
+    frames = [Image.new("RGB", (32, 24), (40 * i, 90, 10)) for i in range(4)]
+    for name in ("a.gif", "b.png", "c.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=50)
+    frames[0].save(tmp_path / "d.png")
+    (tmp_path / "b.txt").write_text("a {} that runs")
+    loaded = load_prior(tmp_path, least=4)
+    assert [type(item) for item in loaded] == [Clip, Clip, Clip, Photo]
+    assert [len(item.frames) for item in loaded if isinstance(item, Clip)] == [4, 4, 4]
+    assert loaded[1].caption == "a {} that runs"
+    assert isinstance(loaded[1], Clip) and loaded[1].frames[2].getpixel((3, 3)) == (80, 90, 10)
+    with pytest.raises(InputError, match="at least 5 pictures"):
+        load_prior(tmp_path, least=5)
+
+
+def test_a_clip_whose_frames_repeat_keeps_its_length(tiny: VideoCrafter2, tmp_path, monkeypatch) -> None:
+    steady = torch.rand(1, 1, 16, 32, 3).expand(1, 6, 16, 32, 3)
+    moving = torch.cat([steady[:, :3], torch.rand(1, 3, 16, 32, 3)], 1)
+    monkeypatch.setattr(VideoCrafter2, "decode", lambda self, latent: moving)
+    (clip,) = generate_prior(tiny, "dog", tmp_path, 1, clips=True, steps=2)
+    assert isinstance(clip, Clip) and len(clip.frames) == 6
+    expected = (moving[0].numpy() * 255).round().astype(np.uint8)
+    assert all(np.array_equal(np.asarray(f), e) for f, e in zip(clip.frames, expected, strict=True))

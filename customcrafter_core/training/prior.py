@@ -1,0 +1,196 @@
+"""Pictures of the class for prior preservation (paper, eq. 3): read from a folder, or made by the base model itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from ..base_model.fingerprint import same_base
+from ..base_model.model import VideoCrafter2
+from ..errors import InputError, damaged_file
+from ..generation import VideoSettings, generate
+from ..output.files import write_bytes, write_json
+from ..output.pixels import to_bytes
+from .config import CAPTIONS
+from .photos import Clip, Photo, caption_beside, load_image, longest_side, opaque, picture_files
+
+STEPS = 25  # of sampling; half of what a video to look at gets
+RECORD = "prior.json"
+MOVING = {".gif", ".png", ".webp"}
+FRAME_TIME = 100  # ms in files made here; frames that are equal are stored as one that lasts longer
+MADE = re.compile(r"prior-(\d{5})\.(png|webp)")
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """What decides how made pictures look; kept beside them."""
+
+    base: str
+    """Fingerprint of the base model."""
+    class_word: str
+    kind: str
+    """``stills`` or ``clips``"""
+    seed: int
+    steps: int
+    width: int
+    height: int
+    frames: int
+
+    def differences(self, kept: dict[str, Any]) -> list[str]:
+        """What is another in settings that were kept."""
+        own = asdict(self)
+        found = [] if same_base(self.base, str(kept.get("base"))) else ["another base model"]
+        names = [name for name in own if name != "base" and kept.get(name) != own[name]]
+        return found + [f"{name} {kept.get(name)!r} instead of {own[name]!r}" for name in names]
+
+
+def load_prior(folder: str | Path, *, least: int = 1) -> list[Photo | Clip]:
+    """Read pictures and animations of a class in the order of their names, with captions as of photos.
+
+    Raises:
+        InputError: no such folder, one that cannot be read, or fewer than ``least`` in it.
+    """
+    paths = picture_files(folder)
+    if len(paths) < least:
+        raise InputError(
+            expected=f"at least {least} pictures of the class",
+            found=f"{len(paths)} in {folder}",
+            remedy="Add some, ask for fewer, or let the base model make them.",
+        )
+    longest = longest_side(max(len(paths), 1))
+    return [_load(path, longest) for path in paths]
+
+
+def generate_prior(
+    model: VideoCrafter2,
+    class_word: str,
+    folder: str | Path,
+    count: int,
+    *,
+    clips: bool = False,
+    seed: int = 0,
+    steps: int = STEPS,
+    on_item: Callable[[int, int], None] | None = None,
+) -> list[Photo | Clip]:
+    """Fill a folder with pictures of a class up to a number, and read it.
+
+    What lies there counts, so a run that was stopped goes on and a finished folder is only read. Each item depends on the
+    seed and its own number alone. A still is the middle frame of a video of the model's own length: shorter ones, and
+    most of all single frames, come out badly from a network that has learned on videos.
+
+    Args:
+        model: the base model.
+        class_word: such as ``dog``; it stands in `CAPTIONS` in turn.
+        folder: made if it is not there.
+        count: how many pictures there should be.
+        clips: make whole videos.
+        seed: of all items.
+        steps: of sampling each of them.
+        on_item: called with how many there are, and of how many; an exception it raises stops the making.
+
+    Raises:
+        InputError: the folder's pictures were made with other settings; it says what differs.
+        OSError: a file cannot be written; those before it are kept.
+    """
+    if count < 1 or not class_word.strip():
+        found = f"{count} of {class_word!r}"
+        raise InputError(expected="a class word and one picture or more", found=found, remedy="Name them.")
+    folder = Path(folder)
+    if not folder.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+    size = model.defaults
+    kind = "clips" if clips else "stills"
+    settings = PriorSettings(model.fingerprint, class_word, kind, seed, steps, size.width, size.height, size.frames)
+    present = picture_files(folder)
+    made = {int(match[1]) for path in present if (match := MADE.fullmatch(path.name))}
+    _check_record(folder, settings, has_made=bool(made))
+    missing = [i for i in range(count - (len(present) - len(made))) if i not in made][: max(count - len(present), 0)]
+    if on_item is not None:
+        on_item(count - len(missing), count)
+    for done, number in enumerate(missing, count - len(missing) + 1):
+        frames = _video(model, settings, number)
+        name = f"prior-{number:05d}" + (".webp" if clips else ".png")
+        write_bytes(folder / name, _animation(frames) if clips else _still(frames[len(frames) // 2]))
+        if on_item is not None:
+            on_item(done, count)
+    return load_prior(folder, least=count)
+
+
+def _check_record(folder: Path, settings: PriorSettings, *, has_made: bool) -> None:
+    """Compare the settings with those kept in the folder, or keep them there."""
+    path = folder / RECORD
+    if not path.is_file():
+        if has_made:
+            raise _other_settings(folder, f"pictures made with unknown ones: {RECORD} is missing")
+        write_json(path, asdict(settings))
+        return
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        differences = settings.differences(kept if isinstance(kept, dict) else {})
+    except (ValueError, RecursionError) as error:
+        raise damaged_file(path, str(error)) from error
+    if differences and has_made:
+        raise _other_settings(folder, ", ".join(differences))
+    if differences:
+        write_json(path, asdict(settings))
+
+
+def _other_settings(folder: Path, found: str) -> InputError:
+    return InputError(
+        expected=f"pictures made with the same settings in {folder}",
+        found=found,
+        remedy="Use another folder, or remove what was made there.",
+    )
+
+
+def _video(model: VideoCrafter2, settings: PriorSettings, number: int) -> np.ndarray:
+    """The video of an item, ``(t, h, w, 3)`` bytes."""
+    prompt = CAPTIONS[number % len(CAPTIONS)].replace("{}", settings.class_word)
+    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1, np.uint64)[0])
+    generation = generate(model, VideoSettings(prompt, seed=seed, steps=settings.steps))
+    with torch.inference_mode():
+        return to_bytes(model.decode(generation.latent)[0])
+
+
+def _still(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _animation(frames: np.ndarray) -> bytes:
+    """A lossless animated WebP."""
+    buffer, images = io.BytesIO(), [Image.fromarray(pixels) for pixels in frames]
+    images[0].save(
+        buffer, "WEBP", save_all=True, append_images=images[1:], lossless=True, exact=True, duration=FRAME_TIME
+    )
+    return buffer.getvalue()
+
+
+def _load(path: Path, longest: int) -> Photo | Clip:
+    """A picture or, of more than one frame, a clip."""
+    first = load_image(path, longest)
+    if path.suffix.lower() not in MOVING:
+        return Photo(first, caption_beside(path))
+    is_ours = MADE.fullmatch(path.name) is not None
+    frames: list[Image.Image] = []
+    try:
+        with Image.open(path) as image:
+            for i in range(getattr(image, "n_frames", 1)):
+                image.seek(i)
+                image.load()
+                frame = opaque(image)
+                frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+                frames += [frame] * (max(round(image.info.get("duration", 0) / FRAME_TIME), 1) if is_ours else 1)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        raise damaged_file(path, str(error)) from error
+    return Clip(tuple(frames), caption_beside(path)) if len(frames) > 1 else Photo(first, caption_beside(path))
