@@ -63,7 +63,10 @@ def _build_worker(rank: int, workers: int, settings: dict[str, Any], report: Rep
         if _shard_path(work_dir, shard).exists():
             continue
         rng = np.random.default_rng([settings["seed"], 17, shard])
-        scenes = [world.sample_scene(rng, toy_share=settings["toy_share"]) for _ in range(settings["count"] // SHARDS)]
+        scenes = [
+            world.sample_scene(rng, toy_share=settings["toy_share"], thing_share=settings["thing_share"])
+            for _ in range(settings["count"] // SHARDS)
+        ]
         latents = encode_scenes(work_dir / "codec.safetensors", scenes, settings["device"])
         motions = torch.tensor([MOTION_NAMES.index(scene.motion) for scene in scenes])
         facts = {"captions": json.dumps([scene.caption for scene in scenes])}
@@ -73,10 +76,25 @@ def _build_worker(rank: int, workers: int, settings: dict[str, Any], report: Rep
 
 
 def build_clips(
-    work_dir: Path, *, count: int, toy_share: float, seed: int, workers: int, device: str, report: Report
+    work_dir: Path,
+    *,
+    count: int,
+    toy_share: float,
+    thing_share: float = 0.0,
+    seed: int,
+    workers: int,
+    device: str,
+    report: Report,
 ) -> ClipPool:
     """Draw, encode and keep ``count`` training clips (what is already there is not done again)."""
-    settings = {"work_dir": str(work_dir), "count": count, "toy_share": toy_share, "seed": seed, "device": device}
+    settings = {
+        "work_dir": str(work_dir),
+        "count": count,
+        "toy_share": toy_share,
+        "thing_share": thing_share,
+        "seed": seed,
+        "device": device,
+    }
     if not all(_shard_path(work_dir, shard).exists() for shard in range(SHARDS)):
         run_workers(_build_worker, workers, settings, work_dir, report)
     return load_clips(work_dir)

@@ -2,50 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from ..base_model.model import VideoCrafter2
-from ..base_model.text import PromptTokenizer, encode_ids
-from ..diffusion.ddim import ETA, STEPS, ddim_sample
-from ..diffusion.guidance import GuidedUNet
-
-CLIPS_AT_ONCE = 10
+from . import measures, world
+from .sampling import ClipGenerator
+from .world import Scene
 
 
-def clip_generator(
-    model: VideoCrafter2, *, steps: int = STEPS, eta: float = ETA
-) -> Callable[[Sequence[str], int], np.ndarray]:
-    """A function from captions and a seed to clips, uint8 ``(n, f, h, w, 3)``, as `measures.evaluate_gate` wants it."""
-    timesteps = model.schedule.ddim_timesteps(steps)
-    defaults = model.defaults
+@dataclass(frozen=True)
+class Gate:
+    """Shares of right clips over fresh prompts and noise; ``direction`` counts moving prompts, ``still`` still ones.
 
-    @torch.no_grad()
-    def sample(captions: Sequence[str], seed: int) -> np.ndarray:
-        generator = torch.Generator().manual_seed(seed)
-        shape = model.latent_shape(defaults.width, defaults.height, defaults.frames, len(captions))
+    The first five are of plain shapes alone. ``composition`` is of plain shapes beside a second object: both there, the
+    first in its colour. ``look`` and ``flicker`` are of moving toys whose caption names shape, pattern and two colours:
+    the share nearer to that look than to any decoy, and the median of `measures.flicker`.
+    """
 
-        def noise(step: int = 0) -> torch.Tensor:
-            return torch.randn(shape, generator=generator).to(model.device)
+    colour: float
+    background: float
+    direction: float
+    still: float
+    shape: float
+    composition: float
+    composed_motion: float
+    look: float
+    flicker: float
+    clips: int
 
-        text = encode_ids(model.text_encoder, PromptTokenizer()([*captions, *[""] * len(captions)]))
-        guided = GuidedUNet(
-            model.unet, text[: len(captions)], text[len(captions) :], cfg=defaults.cfg, fps=defaults.fps
+    @property
+    def passed(self) -> bool:
+        """Good enough to ship."""
+        return (
+            min(self.colour, self.background) >= 0.95
+            and self.direction >= 0.9
+            and min(self.still, self.composition) >= 0.8
         )
-        latent = ddim_sample(
-            lambda x, t, step: guided(x, t), noise(), model.schedule, timesteps, noise=noise, eta=eta, exact_tail=True
-        )
-        return (model.decode(latent) * 255).round().byte().numpy()
 
-    def generate(captions: Sequence[str], seed: int) -> np.ndarray:
-        parts = range(0, len(captions), CLIPS_AT_ONCE)
-        return np.concatenate([sample(captions[i : i + CLIPS_AT_ONCE], seed * 1000 + i) for i in parts])
 
-    return generate
+def gate_scenes(count: int, seed: int) -> list[Scene]:
+    """``count`` scenes of plain shapes to ask for, every motion equally often, the rest drawn."""
+    rng = np.random.default_rng([seed, 31])
+    answers = [scene for _, scene in world.gate_prompts()]
+    by_motion = {name: [s for s in answers if s.motion == name] for name in world.MOTIONS}
+    order = [list(world.MOTIONS)[i % len(world.MOTIONS)] for i in range(count)]
+    return [by_motion[name][int(rng.integers(len(by_motion[name])))] for name in order]
+
+
+def composed_scenes(count: int, seed: int) -> list[Scene]:
+    """``count`` scenes of a plain shape beside a second object, every motion equally often."""
+    rng = np.random.default_rng([seed, 37])
+    motions = [list(world.MOTIONS)[i % len(world.MOTIONS)] for i in range(count)]
+    return [world.sample_scene(rng, toy_share=0.0, thing_share=1.0, motion_weights={motion: 1.0}) for motion in motions]
+
+
+def toy_scenes(count: int, seed: int) -> list[Scene]:
+    """``count`` scenes of moving toys in two colours, fully named."""
+    rng = np.random.default_rng([seed, 41])
+    moving = [name for name in world.MOTIONS if name != "still"]
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = world.sample_scene(rng, toy_share=1.0, motion_weights={moving[len(scenes) % len(moving)]: 1.0})
+        if scene.look.pattern != "plain" and world.full_name(scene.look) in scene.caption:
+            scenes.append(scene)
+    return scenes
+
+
+def evaluate_gate(generate: ClipGenerator, *, count: int = 60, seed: int = 1000) -> tuple[Gate, dict[str, np.ndarray]]:
+    """Measure a base model on ``count`` clips of plain shapes, a third as many of two objects and of toys.
+
+    Returns:
+        The gate's numbers, and the clips by kind: ``plain``, ``composed``, ``toys``.
+    """
+    asked = {
+        "plain": gate_scenes(count, seed),
+        "composed": composed_scenes(count // 3, seed),
+        "toys": toy_scenes(count // 3, seed),
+    }
+    clips = {
+        kind: generate([scene.caption for scene in scenes], seed + i) for i, (kind, scenes) in enumerate(asked.items())
+    }
+    plain, composed = (
+        [measures.judge(clip, scene) for clip, scene in zip(clips[kind], asked[kind], strict=True)]
+        for kind in ("plain", "composed")
+    )
+    motions = [scene.motion for scene in asked["plain"]]
+    looks = [scene.look for scene in asked["toys"]]
+    gate = Gate(
+        colour=_share(v.colour for v in plain),
+        background=_share(v.background for v in plain),
+        direction=_share(v.motion for v, motion in zip(plain, motions, strict=True) if motion != "still"),
+        still=_share(v.motion for v, motion in zip(plain, motions, strict=True) if motion == "still"),
+        shape=_share(v.shape for v in plain),
+        composition=_share(v.thing and v.colour for v in composed),
+        composed_motion=_share(v.motion for v in composed),
+        look=_share(
+            measures.subject_similarity(clip, look) > 0 for clip, look in zip(clips["toys"], looks, strict=True)
+        ),
+        flicker=float(np.nanmedian([measures.flicker(clip) for clip in clips["toys"]])),
+        clips=count,
+    )
+    return gate, clips
+
+
+def _share(values: Iterable[bool]) -> float:
+    return float(np.mean(list(values)))
 
 
 def write_sheet(path: Path, clips: Sequence[np.ndarray], scale: int = 4) -> None:

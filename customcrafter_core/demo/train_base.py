@@ -15,10 +15,13 @@ import torch
 from diffusers import UNet3DConditionModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..base_model.loading import load_videocrafter2
 from ..base_model.text import PromptTokenizer, encode_ids
 from ..diffusion.schedule import NoiseSchedule
-from . import world
-from .base import build_demo_text_encoder, build_demo_unet, grow, identity_path, keep_precise
+from ..errors import InputError
+from . import demo_checkpoint, world
+from .attention import SharedTextAttention
+from .base import GEOMETRY, build_demo_text_encoder, build_demo_unet, grow, identity_path, keep_precise
 from .clips import MOTION_NAMES, ClipPool, build_clips, load_clips, probe_clips
 from .codec import CodecSettings, train_codec
 from .workers import (
@@ -41,9 +44,17 @@ more of it at first.
 """
 NEARLY_NOISE = (960, 1000)
 PROBE_TIMESTEP = 980
-TOY_SHARE, FINE_TOY_SHARE = 0.3, 0.6
+TOY_SHARE, FINE_TOY_SHARE = 0.3, 0.7
 """Share of toys among the clips of the first and of the second stage."""
-FINE_RATE = 8e-4
+FINE_THING_SHARE = 0.2
+"""Share of the second stage's clips that show a second object."""
+FINE: dict[str, Any] = {
+    "learning_rate": 8e-4,
+    "ema": 0.998,
+    "pure_noise_share": 0.08,
+    "unbalanced_steps": 0,
+    "blend_steps": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -213,6 +224,8 @@ def _optimizer(unet: UNet3DConditionModel) -> torch.optim.AdamW:
 def _unet_worker(rank: int, workers: int, settings: UNetSettings, report: Report | None) -> None:
     work_dir = Path(settings.work_dir)
     unet = grow(load_trained_unet(Path(settings.start))[0]) if settings.start else build_demo_unet(settings.seed)
+    if settings.device == "cpu":
+        unet.set_attn_processor(SharedTextAttention())
     unet = unet.to(settings.device).eval().requires_grad_(True)  # no dropout: a resumed run is the same run
     keep_precise(identity_path(unet))
     optimizer, ema = _optimizer(unet), Ema(unet, settings.ema)
@@ -269,11 +282,12 @@ def load_trained_unet(state_path: Path) -> tuple[UNet3DConditionModel, int]:
 def train_base(
     work_dir: Path,
     *,
+    start: str = "",
     workers: int = 2,
     codec_steps: int = 6000,
-    clips: int = 24000,
+    clips: int = 20000,
     steps: int = 6000,
-    fine_steps: int = 5000,
+    fine_steps: int = 9000,
     batch: int = 8,
     seed: int = 0,
     device: str = "cpu",
@@ -283,11 +297,12 @@ def train_base(
 
     Args:
         work_dir: holds the autoencoder, the encoded clips and the training states.
+        start: a demo checkpoint whose second stage goes on, with its autoencoder; empty: from nothing.
         workers: single-thread processes, one per core; 1 with a GPU.
         codec_steps: optimiser steps of the autoencoder.
         clips: how many training clips are drawn.
         steps: optimiser steps of the UNet's first stage, with ``batch`` clips per worker each.
-        fine_steps: steps of the second stage: attention on the fine level too, and more toys.
+        fine_steps: steps of the second stage: attention on the fine level too, more toys, second objects.
         batch: clips per worker and step.
         seed: of everything random; the same seed and number of workers give the same model.
         device: ``cpu`` or ``cuda``.
@@ -295,22 +310,50 @@ def train_base(
 
     Returns:
         The UNet's training state; :func:`customcrafter_core.demo.export.write_base` makes the checkpoint of it.
+
+    Raises:
+        InputError: ``start`` is no checkpoint of this size.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     report = report or log_file(work_dir / "train.log")
-    if not (work_dir / "codec.safetensors").exists():
-        codec = CodecSettings(work_dir=str(work_dir), steps=codec_steps, seed=seed, device=device)
-        train_codec(codec, workers=workers, report=report)
+    settings = UNetSettings(work_dir=str(work_dir), steps=steps, batch=batch, seed=seed, device=device)
     pool: dict[str, Any] = {"count": clips, "workers": workers, "device": device, "report": report}
-    build_clips(work_dir, toy_share=TOY_SHARE, seed=seed, **pool)
-    first = UNetSettings(work_dir=str(work_dir), steps=steps, batch=batch, seed=seed, device=device)
-    start = train_unet(first, workers=workers, report=report)
+    coarse = unpack_checkpoint(Path(start), work_dir) if start else _train_first_stage(settings, codec_steps, pool)
     fine_dir = work_dir / "fine"
     fine_dir.mkdir(exist_ok=True)
     shutil.copy(work_dir / "codec.safetensors", fine_dir)
-    build_clips(fine_dir, toy_share=FINE_TOY_SHARE, seed=seed + 1, **pool)
-    fine = replace(first, work_dir=str(fine_dir), steps=fine_steps, seed=seed + 1, start=str(start), unbalanced_steps=0)
-    return train_unet(replace(fine, learning_rate=FINE_RATE, blend_steps=1), workers=workers, report=report)
+    build_clips(fine_dir, toy_share=FINE_TOY_SHARE, thing_share=FINE_THING_SHARE, seed=seed + 1, **pool)
+    fine = replace(settings, work_dir=str(fine_dir), steps=fine_steps, seed=seed + 1, start=str(coarse), **FINE)
+    return train_unet(fine, workers=workers, report=report)
+
+
+def _train_first_stage(settings: UNetSettings, codec_steps: int, pool: dict[str, Any]) -> Path:
+    """The autoencoder, then the UNet without attention on the fine level; returns its state."""
+    work_dir, workers, report = Path(settings.work_dir), pool["workers"], pool["report"]
+    if not (work_dir / "codec.safetensors").exists():
+        codec = CodecSettings(str(work_dir), steps=codec_steps, seed=settings.seed, device=settings.device)
+        train_codec(codec, workers=workers, report=report)
+    build_clips(work_dir, toy_share=TOY_SHARE, seed=settings.seed, **pool)
+    return train_unet(settings, workers=workers, report=report)
+
+
+def unpack_checkpoint(path: Path, work_dir: Path) -> Path:
+    """Write a demo checkpoint's autoencoder and UNet as the files a first stage leaves; returns the UNet's.
+
+    Raises:
+        InputError: no such file, or a model of other sizes.
+    """
+    model = load_videocrafter2(path)
+    if model.geometry != GEOMETRY:
+        raise InputError(
+            expected="a checkpoint of the demo's base model",
+            found=f"{path.name}, which has other sizes",
+            remedy=f"Use {demo_checkpoint().name}, or a file that train-base wrote.",
+        )
+    save_state(work_dir / "codec.safetensors", dict(model.vae.float().state_dict()), {})
+    state = work_dir / "unet_state.safetensors"
+    save_state(state, {f"ema.{k}": v for k, v in model.unet.float().state_dict().items()}, {"step": 0})
+    return state
 
 
 def log_file(path: Path) -> Report:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from customcrafter_core.demo import base, clips, codec, measures, train_base, workers, world
+from customcrafter_core.demo import (
+    base,
+    clips,
+    codec,
+    demo_checkpoint,
+    gate,
+    measures,
+    sampling,
+    train_base,
+    workers,
+    world,
+)
+from customcrafter_core.demo.attention import SharedTextAttention
+from customcrafter_core.demo.run import load_demo_base
+from customcrafter_core.errors import InputError
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
@@ -42,20 +57,42 @@ def test_clips_have_the_stated_form_and_stay_inside_the_frame() -> None:
 
 
 def test_captions_say_what_is_shown() -> None:
-    for scene in scenes(300):
+    rng = np.random.default_rng(0)
+    for scene in (world.sample_scene(rng, toy_share=0.5, thing_share=0.3) for _ in range(500)):
         assert f"on a {scene.background} background" in scene.caption
         assert ("standing still" if scene.motion == "still" else f"moving {scene.motion}") in scene.caption
+        assert scene.caption.endswith(f"beside a {scene.thing}" if scene.thing else "background")
         if world.CLASS_WORD not in scene.caption:
-            assert f"{scene.look.colours[0]} {scene.look.shape}" in scene.caption
-    assert 0.25 < np.mean([world.CLASS_WORD in s.caption for s in scenes(1000)]) < 0.35
+            assert f"{world.full_name(scene.look)} " in scene.caption
+    assert 0.1 < np.mean([world.CLASS_WORD in s.caption for s in scenes(1000)]) < 0.2
+
+
+def test_words_of_a_full_name_mean_one_look() -> None:
+    rng = np.random.default_rng(0)
+    looks = {world.sample_look(rng) for _ in range(5000)}
+    bags = {frozenset(world.full_name(look).split()) for look in looks}
+    assert len(bags) == len(looks)
+
+
+def test_two_objects_do_not_meet() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        scene = world.sample_scene(rng, toy_share=0.5, thing_share=1.0)
+        assert world.THINGS[scene.thing].colours[0] not in scene.look.colours
+        first = np.linspace(scene.start, scene.end, world.FRAMES)
+        apart = np.abs(first - scene.thing_at).max(1)
+        assert apart.min() > scene.radius + world.THING_RADIUS - 0.02
+        assert min(scene.thing_at) >= world.THING_RADIUS and max(scene.thing_at) <= 1 - world.THING_RADIUS
 
 
 def test_held_out_subjects_are_never_in_training() -> None:
-    held_out = {(look.shape, look.pattern) for look in world.HELD_OUT.values()}
+    pairs = {(look.shape, look.pattern) for look in world.HELD_OUT.values() if look.pattern != "plain"}
     rng = np.random.default_rng(0)
-    seen = {(look.shape, look.pattern) for look in (world.sample_look(rng) for _ in range(5000))}
-    assert not seen & held_out
-    assert len(seen) == len(world.TOY_SHAPES) * len(world.PATTERNS) - len(held_out)
+    seen = {world.sample_look(rng) for _ in range(5000)}
+    assert not seen & set(world.HELD_OUT.values())
+    seen_pairs = {(look.shape, look.pattern) for look in seen}
+    assert not seen_pairs & pairs
+    assert len(seen_pairs) == len(world.TOY_SHAPES) * len(world.PATTERNS) - len(pairs)
 
 
 @pytest.mark.parametrize("name", world.HELD_OUT)
@@ -94,7 +131,7 @@ def test_measures_are_wrong_on_the_wrong_clip() -> None:
 
 @pytest.mark.parametrize("motion", world.MOTIONS)
 def test_travel_is_the_true_one(motion: str) -> None:
-    scene = held_out_scene("circle-blue-yellow", motion)
+    scene = held_out_scene("diamond-yellow-purple", motion)
     expected = np.array(scene.end) - np.array(scene.start)
     assert measures.travel(world.render_scene(scene)) == pytest.approx(expected, abs=0.02)
     assert measures.direction(world.render_scene(scene)) == motion
@@ -103,8 +140,8 @@ def test_travel_is_the_true_one(motion: str) -> None:
 def test_an_empty_or_flickering_clip_has_no_direction() -> None:
     empty = np.full((8, 32, 32, 3), 238, np.uint8)
     assert measures.direction(empty) is None and measures.object_colour(empty) is None
-    assert measures.subject_similarity(empty, world.HELD_OUT["circle-blue-yellow"]) == -1
-    jumping = world.render_scene(held_out_scene("circle-blue-yellow", "left"))[[0, 7, 7, 0, 0, 7, 7, 0]]
+    assert measures.subject_similarity(empty, world.HELD_OUT["diamond-yellow-purple"]) == -1
+    jumping = world.render_scene(held_out_scene("diamond-yellow-purple", "left"))[[0, 7, 7, 0, 0, 7, 7, 0]]
     assert measures.direction(jumping) is None
 
 
@@ -120,16 +157,75 @@ def test_similarity_tells_a_subject_from_its_decoys(name: str) -> None:
     assert own > 0.5 and max(others) < -0.3
 
 
-def test_gate_passes_a_perfect_model_and_fails_a_frozen_one() -> None:
-    by_caption = dict(world.gate_prompts())
-    gate, clips, _ = measures.evaluate_gate(
-        lambda c, seed: np.stack([world.render_scene(by_caption[x]) for x in c]), count=20
-    )
-    assert gate.passed and gate.direction == gate.still == gate.shape == 1 and clips.shape == (20, 8, 32, 32, 3)
-    frozen, _, _ = measures.evaluate_gate(
-        lambda c, seed: np.stack([world.render_scene(world.with_motion(by_caption[x], "still")) for x in c]), count=20
-    )
+def test_second_object_is_seen_and_taken_out() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        scene = world.sample_scene(rng, toy_share=0.5, thing_share=1.0)
+        with_thing, alone = world.render_scene(scene), world.render_scene(replace(scene, thing=""))
+        assert measures.thing_mask(with_thing, scene.thing).any()
+        assert not measures.thing_mask(alone, scene.thing).any()
+        assert np.array_equal(measures.without_thing(alone, scene.thing), alone)
+        assert measures.direction(measures.without_thing(with_thing, scene.thing)) == scene.motion
+
+
+def test_flicker_tells_one_look_from_many() -> None:
+    rng = np.random.default_rng(4)
+    for i in range(20):
+        scene = world.with_motion(world.sample_scene(rng, toy_share=1.0), ["left", "up", "right", "down"][i % 4], i)
+        assert measures.flicker(world.render_scene(scene)) < 10
+        looks = [world.sample_look(rng) for _ in range(world.FRAMES)]
+        mixed = [world.render_scene(replace(scene, look=look))[frame] for frame, look in enumerate(looks)]
+        assert measures.flicker(np.stack(mixed)) > 50
+
+
+def test_gate_passes_a_perfect_model_and_fails_others() -> None:
+    asked = [*gate.gate_scenes(20, 1000), *gate.composed_scenes(6, 1000), *gate.toy_scenes(6, 1000)]
+    by_caption = {scene.caption: scene for scene in asked}
+
+    def drawn(change: Callable[[world.Scene], world.Scene]) -> gate.Gate:
+        return gate.evaluate_gate(
+            lambda captions, seed: np.stack([world.render_scene(change(by_caption[c])) for c in captions]), count=20
+        )[0]
+
+    perfect = drawn(lambda scene: scene)
+    assert perfect.passed and perfect.direction == perfect.still == perfect.shape == perfect.composition == 1
+    assert perfect.look == 1 and perfect.flicker < 10 and perfect.composed_motion == 1
+    frozen = drawn(lambda scene: world.with_motion(scene, "still") if not scene.thing else scene)
     assert not frozen.passed and frozen.direction == 0 and frozen.colour == 1
+    alone = drawn(lambda scene: replace(scene, thing=""))
+    assert not alone.passed and alone.composition == 0 and alone.direction == 1
+    plain = drawn(lambda scene: replace(scene, look=replace(scene.look, pattern="plain")))
+    assert plain.look == 0
+
+
+@torch.no_grad()
+def test_attention_of_training_is_the_usual_one() -> None:
+    unet = base.grow(base.build_demo_unet()).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in unet.named_parameters():
+        if ".proj_out." in name:
+            parameter.normal_(0, 0.05, generator=generator)
+    noise = torch.randn(2, 4, 8, 8, 8, generator=generator)
+    text = torch.randn(2, 77, 64, generator=generator)
+
+    def predicted() -> torch.Tensor:
+        return unet(noise, torch.tensor([980, 500]), text, timestep_cond=torch.tensor([8, 8])).sample
+
+    usual = predicted()
+    unet.set_attn_processor(SharedTextAttention())
+    assert torch.allclose(predicted(), usual, atol=1e-5)
+
+
+def test_switched_prompts_take_over_at_their_step() -> None:
+    model = load_demo_base()
+    left, right = (["a red circle moving " + way + " on a white background"] for way in ("left", "right"))
+    settings = {"seed": 0, "steps": 4}
+    first = sampling.sample_switched(model, left, right, 4, **settings)
+    second = sampling.sample_switched(model, left, right, 0, **settings)
+    assert np.array_equal(first, sampling.sample_switched(model, left, left, 2, **settings))
+    assert np.array_equal(second, sampling.sample_switched(model, right, right, 2, **settings))
+    between = sampling.sample_switched(model, left, right, 2, **settings)
+    assert not np.array_equal(between, first) and not np.array_equal(between, second)
 
 
 def test_training_starts_as_the_identity() -> None:
@@ -182,3 +278,18 @@ def test_resumed_training_is_the_same_training(tmp_path, monkeypatch: pytest.Mon
     whole, resumed = train("whole"), train("broken")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_checkpoint_can_be_trained_on(tmp_path) -> None:
+    state = train_base.train_base(
+        tmp_path, start=str(demo_checkpoint()), workers=1, clips=8, fine_steps=1, batch=1, report=lambda line: None
+    )
+    trained, step = train_base.load_trained_unet(state)
+    assert step == 1
+    shipped = load_demo_base()
+    assert trained.state_dict().keys() == shipped.unet.state_dict().keys()
+    before = train_base.load_trained_unet(tmp_path / "unet_state.safetensors")[0].state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in shipped.unet.state_dict().items())
+    assert any(not torch.equal(value, before[key]) for key, value in trained.state_dict().items())
+    with pytest.raises(InputError):
+        train_base.train_base(tmp_path / "other", start=str(demo_checkpoint().with_name("demo_subject.safetensors")))
