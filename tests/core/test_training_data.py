@@ -24,6 +24,7 @@ from customcrafter_core.training.augmentation import (
     with_phrase,
 )
 from customcrafter_core.training.photos import (
+    LONGEST_SIDE,
     MOST_BYTES,
     Clip,
     Photo,
@@ -31,6 +32,7 @@ from customcrafter_core.training.photos import (
     load_image,
     load_photos,
     longest_side,
+    opaque,
 )
 from customcrafter_core.training.prior import RECORD, generate_prior, load_prior
 
@@ -175,6 +177,72 @@ def test_many_photos_share_the_memory_of_a_few() -> None:
 def test_a_photo_is_scaled_to_the_side_asked_for(tmp_path) -> None:
     Image.new("RGB", (900, 300)).save(tmp_path / "large.jpg")
     assert load_image(tmp_path / "large.jpg", 300).size == (300, 100)
+
+
+def test_folder_without_photos(tmp_path) -> None:
+    (tmp_path / "notes.txt").write_text("no photo")
+    with pytest.raises(InputError, match="at least one photo"):
+        load_photos(tmp_path)
+    for path in (tmp_path / "absent", tmp_path / "notes.txt"):
+        with pytest.raises(InputError, match="a folder of pictures"):
+            load_photos(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image at all", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_unreadable_photo_is_named(tmp_path, content: bytes) -> None:
+    bright(64, 48).save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.png"):
+        load_photos(tmp_path)
+    with pytest.raises(InputError, match=r"broken\.png"):
+        load_prior(tmp_path)
+
+
+def test_one_pixel_and_huge(tmp_path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    with pytest.raises(InputError, match=r"dot\.png with 1x1"):
+        load_image(tmp_path / "dot.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match=r"bomb\.png"):
+        load_image(tmp_path / "bomb.png")
+
+
+def test_rotation_and_transparency(tmp_path) -> None:
+    image = Image.new("RGB", (60, 40), "red")
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert load_image(tmp_path / "turned.jpg").size == (40, 60)
+    assert opaque(Image.new("RGBA", (20, 20), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_photos_are_cut_to_the_aspect() -> None:
+    wide = Image.new("RGB", (200, 50), "black")
+    wide.paste((255, 255, 255), (75, 0, 125, 50))
+    tensor = images_to_tensor([wide], 32, 32)
+    assert tensor.shape == (1, 3, 32, 32)
+    assert tensor.min() > 0.9
+
+
+def test_caption_beside_a_photo(tmp_path) -> None:
+    bright(64, 48).save(tmp_path / "cup.png")
+    (tmp_path / "cup.txt").write_text("a {} on a table\n")
+    assert load_photos(tmp_path)[0].caption == "a {} on a table"
+    (tmp_path / "cup.txt").write_text("a cup on a table")
+    with pytest.raises(InputError, match=r"cup\.txt"):
+        load_photos(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_large_photos_are_not_kept_at_full_size(tmp_path, suffix: str) -> None:
+    pixels = Image.linear_gradient("L").resize((3200, 1600)).convert("RGB")
+    exif = pixels.getexif()
+    exif[0x0112] = 6
+    pixels.save(tmp_path / f"large.{suffix}", exif=exif)
+    (photo,) = load_photos(tmp_path)
+    assert photo.image.size == (LONGEST_SIDE // 2, LONGEST_SIDE)  # upright
+    Image.new("RGB", (100, 60)).save(tmp_path / f"large.{suffix}")
+    assert load_photos(tmp_path)[0].image.size == (100, 60)
 
 
 @pytest.fixture(scope="module")
