@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..errors import InputError, is_out_of_memory
-from . import convert, demo, generate, inspect_file, study, train
+from . import benchmark, convert, demo, evaluate, generate, inspect_file, study, train
 from .terminal import Parser, quiet_libraries, share_cores, show_warnings
 
 PROGRAM = "python -m customcrafter_core"
@@ -19,6 +19,8 @@ COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "inspect": inspect_file,
     "convert": convert,
+    "evaluate": evaluate,
+    "benchmark": benchmark,
     "study": study,
 }
 DESCRIPTION = """\

@@ -24,7 +24,7 @@ def read_training_file(path: Path, known: set[str], option_names: Mapping[str, s
     Raises:
         InputError: no such file, neither JSON nor TOML, or a name that is no setting.
     """
-    content = _parse(path)
+    content = read_plain(path)
     called = {option: name for name, option in option_names.items()}
     settings = {called.get(name.replace("-", "_"), name.replace("-", "_")): value for name, value in content.items()}
     unknown = sorted(set(settings) - known)
@@ -40,7 +40,12 @@ def read_training_file(path: Path, known: set[str], option_names: Mapping[str, s
     return settings
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def read_plain(path: Path) -> dict[str, Any]:
+    """Names and values of a JSON or TOML file.
+
+    Raises:
+        InputError: no such file, or neither JSON nor TOML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else _toml(path, text)

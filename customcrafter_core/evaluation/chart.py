@@ -1,10 +1,12 @@
-"""A small chart: lines over steps, one place marked."""
+"""Small charts: lines over steps with one place marked, and bars with their intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
+
+from .intervals import Interval
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 44, 48
@@ -51,4 +53,28 @@ def line_chart(
         draw.text((WIDTH - RIGHT - 4, HEIGHT - BOTTOM - 34 - 20 * i), name, fill=colour, font=font, anchor="rs")
     draw.text((LEFT, 12), title, fill=INK, font=font)
     draw.text((WIDTH - RIGHT, HEIGHT - 8), below, fill=INK, font=font, anchor="rs")
+    return image
+
+
+def bar_chart(bars: Mapping[str, Interval], *, title: str) -> Image.Image:
+    """Draw means as bars from 0 to 1, or to the largest, with their intervals as whiskers."""
+    line, left = 40, 150
+    height = TOP + line * len(bars) + 16
+    image = Image.new("RGB", (WIDTH, height), PAPER)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_SIZE)
+    largest = max([1.0, *(bar.mean if bar.high is None else bar.high for bar in bars.values())])
+
+    def across(value: float) -> float:
+        return left + max(value, 0.0) / largest * (WIDTH - left - 150)
+
+    draw.text((16, 12), title, fill=INK, font=font)
+    for i, (name, bar) in enumerate(bars.items()):
+        y = TOP + line * i
+        draw.text((left - 8, y + line / 2), name, fill=INK, font=font, anchor="rm")
+        draw.rectangle([(left, y + 8), (across(bar.mean), y + line - 8)], fill=COLOURS[i % len(COLOURS)])
+        end = across(bar.mean)
+        if bar.low is not None and bar.high is not None:
+            end = across(bar.high)
+            draw.line([(across(bar.low), y + line / 2), (end, y + line / 2)], fill=INK, width=2)
+        draw.text((max(end, left) + 8, y + line / 2), str(bar), fill=INK, font=font, anchor="lm")
     return image

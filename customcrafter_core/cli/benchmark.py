@@ -1,0 +1,98 @@
+"""``benchmark``: the paper's tables from subjects × methods × prompts × seeds, cell by cell."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import base_path, check_folder, device_of, load_base
+from .terminal import Progress
+
+if TYPE_CHECKING:
+    from ..base_model.model import VideoCrafter2
+    from ..evaluation.benchmark import BenchmarkWatcher, Cell
+    from ..evaluation.benchmark_config import BenchmarkConfig
+    from ..training.trainer import TrainStep
+
+USAGE = "CONFIG [--out FOLDER] [options]"
+SUMMARY = "learn, sample and score subjects by several methods: the paper's Table 1 and 2"
+DESCRIPTION = """\
+Learn subjects by several methods, make the same prompts from the same noise, score them and
+write the paper's tables beside the paper's values, with thumbnails. CONFIG is a JSON or TOML
+file. What is finished is kept: after an interruption the same command goes on. Several GPUs
+share the work under accelerate launch."""
+EXAMPLES = """\
+examples:
+  python -m customcrafter_core benchmark benchmarks/demo.json
+  python -m customcrafter_core benchmark paper.toml --out output/paper
+  accelerate launch --num_processes 4 -m customcrafter_core benchmark paper.toml --out output/paper"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    from ..base_model.loading import DTYPES
+    from .options import AUTO
+
+    parser.set_defaults(run=run)
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="what is compared, as JSON or TOML")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where everything goes (default: output/ and the name of CONFIG)"
+    )
+    parser.add_argument("--literal", action="store_true", help="CLIP-T with the learned token as text")
+    parser.add_argument("--dtype", choices=[AUTO, *DTYPES], default=AUTO, help="of the weights (default: auto)")
+    parser.add_argument("--device", default=AUTO, metavar="NAME", help="cpu, cuda, mps (default: auto)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the benchmark and write its report."""
+    from ..evaluation.benchmark import Benchmark
+    from ..evaluation.benchmark_config import BenchmarkConfig
+    from ..evaluation.benchmark_report import Report, write_photos, write_report
+    from ..evaluation.scoring import open_scorer
+    from ..training.distributed import launched_workers
+    from .training_file import read_plain
+
+    config = BenchmarkConfig.from_content(read_plain(options.config), options.config.parent)
+    folder: Path = options.out or Path("output") / options.config.stem
+    check_folder(folder)
+    workers, device = launched_workers(device_of(options.device))
+    options.device, options.base = str(device), None if config.base is None else str(config.base)
+    models = {"raft_weights" if name == "raft" else name: path for name, path in config.models.items()}
+    scorer = open_scorer(**models, literal=options.literal, device=device)
+    model = load_base(options)
+    with Progress("Learning") as learning, Progress("Videos") as videos:
+        watcher = _watcher(config, learning, videos)
+        benchmark = Benchmark(config, model, folder, scorer, workers, watcher)
+        results = benchmark.run()
+    if not workers.is_first:
+        return
+    for subject in config.subjects:
+        write_photos(folder, subject.name, [photo.image for photo in benchmark.photos(subject.photos)])
+    report = Report(config.title, results, scorer.absent, scorer.notes, _about(options, model, config))
+    with Progress("Report", brief=True) as bar:
+        written = write_report(folder, report, bar.show)
+    for table in report.tables():
+        print(table.markdown().replace("<br>", " "))
+    for path in written:
+        print(path)
+
+
+def _watcher(config: BenchmarkConfig, learning: Progress, videos: Progress) -> BenchmarkWatcher:
+    from ..evaluation.benchmark import BenchmarkWatcher
+
+    def show_step(name: str, step: TrainStep) -> None:
+        learning.show(step.step + 1, step.steps, name)
+
+    def show_cell(done: int, of: int, cell: Cell) -> None:
+        videos.show(done, of, f"{cell.method.name}, {cell.subject.name}")
+
+    return BenchmarkWatcher(show_step, show_cell)
+
+
+def _about(options: argparse.Namespace, model: VideoCrafter2, config: BenchmarkConfig) -> str:
+    """On what all this was measured, in a sentence."""
+    size = f"{model.defaults.width}×{model.defaults.height}, {model.defaults.frames} frames"
+    name = base_path(options.base).name
+    count = f"{len(config.subjects)} subjects, {len(config.training_seeds)} training seeds, {len(config.seeds)} seeds"
+    return f"Base model {name} ({size}), {config.steps} steps; {count}."

@@ -1,0 +1,96 @@
+"""``evaluate``: the paper's metrics, and measures of motion, of finished videos."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .options import AUTO, check_folder
+from .scoring_options import add_scoring_options, scorer_of
+from .terminal import Progress
+
+if TYPE_CHECKING:
+    from ..evaluation.scoring import Summary
+
+USAGE = "VIDEO [VIDEO ...] [options]"
+SUMMARY = "score videos: CLIP-T, CLIP-I, DINO-I, temporal consistency, motion"
+DESCRIPTION = """\
+Score videos by the paper's metrics and by how much moves in them. CLIP, DINO and RAFT are
+read from your disk; what a missing model would score is left out and said."""
+EXAMPLES = """\
+examples:
+  python -m customcrafter_core evaluate output/video-0001.mp4
+  python -m customcrafter_core evaluate output/*.mp4 --prompt "<new1> teddy bear is running" --photos photos/ \\
+      --clip models/clip-vit-base-patch32 --dino models/dino-vits16 --out scores"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    from ..subject.subject import PLACEHOLDER
+
+    parser.set_defaults(run=run)
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="mp4, webm, gif …")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="of all of them, for CLIP-T")
+    parser.add_argument(
+        "--token", action="append", metavar="TOKEN",
+        help=f"a learned token in the prompt, taken out before CLIP sees it; may be repeated (default: {PLACEHOLDER})",
+    )  # fmt: skip
+    parser.add_argument("--photos", metavar="FOLDER", help="of the subject, for CLIP-I and DINO-I")
+    add_scoring_options(parser)
+    parser.add_argument("--device", default=AUTO, metavar="NAME", help="for these models (default: auto)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for scores.json and scores.png (default: nowhere)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score all videos."""
+    from ..evaluation.scoring import summarize
+    from ..evaluation.videos import read_video
+    from ..subject.subject import PLACEHOLDER
+    from ..training.photos import load_photos
+
+    if options.out is not None:
+        check_folder(options.out)
+    if options.prompt and options.clip is None:
+        raise InputError(expected="--clip FOLDER with a prompt", found="none", remedy="Leave --prompt away, or add it.")
+    photos = None if options.photos is None else [photo.image for photo in load_photos(options.photos)]
+    scorer = scorer_of(options)
+    tokens = options.token or [PLACEHOLDER]
+    scores: dict[str, dict[str, float]] = {}
+    with Progress("Scoring", brief=True) as bar:
+        for path in options.videos:
+            frames, fps = read_video(path)
+            scores[str(path)] = scorer.score(frames, options.prompt, photos, placeholders=tokens, fps=fps)
+            bar.show(len(scores), len(options.videos))
+    for name, values in scores.items():
+        print(f"{name}: {', '.join(f'{metric} {value:.3f}' for metric, value in values.items())}")
+    summary = summarize(list(scores.values()), scorer)
+    if len(scores) > 1:
+        print(f"mean: {', '.join(f'{metric} {mean}' for metric, mean in summary.means.items())}")
+    for metric, lack in summary.absent.items():
+        print(f"not scored: {metric}, needs {lack}")
+    for note in summary.notes:
+        print(note)
+    if options.out is not None:
+        for path in write_scores(options.out, scores, summary):
+            print(path)
+
+
+def write_scores(folder: Path, scores: dict[str, dict[str, float]], summary: Summary) -> list[Path]:
+    """Write the scores of each video, means and what is absent as JSON, and the means as a picture.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    from dataclasses import asdict
+
+    from ..evaluation.chart import bar_chart
+    from ..output.files import write_bytes, write_json
+
+    picture = io.BytesIO()
+    bar_chart(summary.means, title=f"mean of {len(scores)} videos").save(picture, "PNG")
+    means = {name: asdict(mean) for name, mean in summary.means.items()}
+    record = {"videos": scores, "means": means, "absent": dict(summary.absent), "notes": list(summary.notes)}
+    return [write_json(folder / "scores.json", record), write_bytes(folder / "scores.png", picture.getvalue())]

@@ -1,0 +1,241 @@
+"""Run a benchmark cell by cell: what is finished is never done again, and a kill loses one cell at most.
+
+Files below the benchmark's folder:
+
+- ``subjects/``: each subject that was learned, with the state of its training, so that it too goes on where it stopped
+- ``cells/METHOD/SUBJECT/``: for each training seed, prompt and seed a video, its latent, and, written last, its record
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load, save
+
+from ..base_model.model import VideoCrafter2
+from ..errors import InputError
+from ..generation import AppliedSubject, VideoSettings, generate, resolve
+from ..output.files import write_bytes, write_json
+from ..output.video import write_video
+from ..subject.file import load_subject
+from ..subject.subject import PLACEHOLDER, Subject
+from ..training.keeper import digest_of
+from ..training.loop import Steering, Watcher, train_subject
+from ..training.photos import Photo, load_photos
+from ..training.trainer import TrainStep
+from ..training.workers import ALONE, Workers
+from .benchmark_config import BenchmarkConfig, Method, SubjectEntry
+from .scoring import Scorer
+
+SUBJECTS, CELLS = "subjects", "cells"
+LATENT = "latent"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One video of the benchmark."""
+
+    method: Method
+    subject: SubjectEntry
+    training_seed: int
+    prompt_number: int
+    prompt: str
+    """With ``{}`` for the subject."""
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """Path of its files below the benchmark's folder, without ending."""
+        name = f"t{self.training_seed}-p{self.prompt_number:02d}-s{self.seed}"
+        return f"{CELLS}/{self.method.name}/{self.subject.name}/{name}"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell and its scores."""
+
+    cell: Cell
+    prompt: str
+    """As it was sampled."""
+    scores: Mapping[str, float]
+    fps: int
+
+
+@dataclass(frozen=True)
+class BenchmarkWatcher:
+    """What is told; an exception that one of these raises ends the benchmark, of which all finished cells are kept."""
+
+    on_training: Callable[[str, TrainStep], None] | None = None
+    """Called with what is learned and each step."""
+    on_cell: Callable[[int, int, Cell], None] | None = None
+    """Called with (cells done, cells in all, the cell) after each cell of this process, skipped ones included."""
+
+
+@dataclass
+class Benchmark:
+    """A benchmark in its folder, as one of several processes runs it."""
+
+    config: BenchmarkConfig
+    model: VideoCrafter2
+    folder: Path
+    scorer: Scorer
+    workers: Workers = ALONE
+    watcher: BenchmarkWatcher = field(default_factory=BenchmarkWatcher)
+    _photos: dict[Path, list[Photo]] = field(default_factory=dict)
+
+    def run(self) -> list[CellResult]:
+        """Learn and sample what is missing; processes share the work.
+
+        Raises:
+            InputError: photos, settings or the base model do not fit.
+            OSError: the disk is full or the folder cannot be written.
+        """
+        cells = self.cells()
+        trainings = {self._subject_path(cell): cell for cell in cells if cell.method.preset is not None}
+        for path in sorted(trainings)[self.workers.rank :: self.workers.size]:
+            self._learned(trainings[path])
+        self.workers.wait()
+        own = cells[self.workers.rank :: self.workers.size]
+        for done, cell in enumerate(own):
+            self.result(cell)
+            if self.watcher.on_cell is not None:
+                self.watcher.on_cell(done + 1, len(own), cell)
+        self.workers.wait()
+        return [self.result(cell) for cell in cells]
+
+    def cells(self) -> list[Cell]:
+        """All cells; a method that learns nothing has one for all training seeds."""
+        config = self.config
+        return [
+            Cell(method, subject, training_seed, number, prompt, seed)
+            for method in config.methods
+            for subject in config.subjects
+            for training_seed in (config.training_seeds if method.preset is not None else config.training_seeds[:1])
+            for number, prompt in enumerate(config.prompts_of(subject))
+            for seed in config.seeds
+        ]
+
+    def result(self, cell: Cell) -> CellResult:
+        """The cell's result, sampled and scored if that was not done yet with the same settings and models."""
+        settings = self._settings(cell)
+        record = self._record(cell, settings)
+        path = self.folder / f"{cell.stem}.json"
+        kept = _read_record(path)
+        sampled = kept.get("made") == record and (self.folder / f"{cell.stem}.mp4").is_file()
+        if not sampled or kept.get("scored_by") != self._scored_by(cell):
+            scores = self._score(cell, settings, self._latent(cell, settings, reuse=sampled))
+            kept = {"made": record, "scored_by": self._scored_by(cell), "scores": scores}
+            write_json(path, kept)
+        return CellResult(cell, settings.prompt, kept["scores"], settings.fps)
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+
+    def photos(self, folder: Path) -> list[Photo]:
+        """The photos of a folder, read once."""
+        if folder not in self._photos:
+            self._photos[folder] = load_photos(folder)
+        return self._photos[folder]
+
+    def _subject_path(self, cell: Cell) -> Path:
+        """Where the subject lies; settings, photos and base are in the name, so that what changes is learned anew."""
+        config = self.config.train_config(cell.method, cell.subject, cell.training_seed)
+        prior = [] if cell.subject.prior is None else self.photos(cell.subject.prior)
+        identity = [config.as_metadata(), digest_of(self.photos(cell.subject.photos)), digest_of(prior)]
+        digest = _digest([*identity, self.model.fingerprint])
+        return (
+            self.folder / SUBJECTS / f"{cell.subject.name}-{config.method}-t{cell.training_seed}-{digest}.safetensors"
+        )
+
+    def _learned(self, cell: Cell) -> Subject:
+        """The subject as the cell's method learns it."""
+        path = self._subject_path(cell)
+        config = self.config.train_config(cell.method, cell.subject, cell.training_seed)
+        if path.is_file():
+            subject = load_subject(path)
+            if subject.steps == config.all_steps:
+                return subject
+        watcher = Watcher(on_step=self._told(f"{cell.subject.name}, {cell.method.title}"))
+        prior = [] if cell.subject.prior is None else self.photos(cell.subject.prior)
+        photos = self.photos(cell.subject.photos)
+        return train_subject(
+            self.model, photos, config, prior=prior, steering=Steering(target=path), watcher=watcher
+        ).subject
+
+    def _told(self, name: str) -> Callable[[TrainStep], None] | None:
+        tell = self.watcher.on_training
+        return None if tell is None else lambda step: tell(name, step)
+
+    # --- sampling and scoring -----------------------------------------------------------------------------------------
+
+    def _settings(self, cell: Cell) -> VideoSettings:
+        config, word = self.config, cell.subject.class_word
+        named = word if cell.method.preset is None else f"{PLACEHOLDER} {word}"
+        settings = VideoSettings(
+            cell.prompt.replace("{}", named),
+            seed=cell.seed,
+            steps=config.steps,
+            eta=config.eta,
+            cfg=config.cfg,
+            exact_tail=config.exact_tail,
+        )
+        return resolve(self.model, settings)
+
+    def _record(self, cell: Cell, settings: VideoSettings) -> dict[str, Any]:
+        """Everything that decides what the video is, in plain values."""
+        learned = None if cell.method.preset is None else self._subject_path(cell).name
+        strength = None if learned is None else asdict(cell.method.strength)
+        base = hashlib.sha256(self.model.fingerprint.encode()).hexdigest()[:16]
+        made = {**asdict(settings), "subject": learned, "strength": strength, "base": base}
+        return dict(json.loads(json.dumps(made)))
+
+    def _latent(self, cell: Cell, settings: VideoSettings, *, reuse: bool) -> torch.Tensor:
+        path = self.folder / f"{cell.stem}.safetensors"
+        if reuse and path.is_file():
+            return load(path.read_bytes())[LATENT].to(self.model.device)
+        applied = []
+        if cell.method.preset is not None:
+            applied = [AppliedSubject(self._learned(cell), cell.method.strength)]
+        latent = generate(self.model, settings, applied).latent
+        write_bytes(path, save({LATENT: latent.cpu().contiguous()}))
+        return latent
+
+    @torch.inference_mode()
+    def _score(self, cell: Cell, settings: VideoSettings, latent: torch.Tensor) -> dict[str, float]:
+        frames = self.model.decode(latent)[0]
+        write_video(self.folder / f"{cell.stem}.mp4", frames, settings.fps)
+        photos: Sequence[Image.Image] = [photo.image for photo in self.photos(cell.subject.photos)]
+        return self.scorer.score(frames, settings.prompt, photos, fps=settings.fps)
+
+    def _scored_by(self, cell: Cell) -> dict[str, Any]:
+        """What the scores depend on besides the video."""
+        models = {name: str(path) for name, path in self.config.models.items()}
+        photos = digest_of(self.photos(cell.subject.photos))
+        return {
+            "models": models,
+            "absent": sorted(self.scorer.absent),
+            "literal": self.scorer.literal,
+            "photos": photos,
+        }
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """A finished cell's record; empty if there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            expected=f"the record of a finished video in {path}", found="something else", remedy="Remove that file."
+        ) from error

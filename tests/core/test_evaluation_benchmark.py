@@ -1,0 +1,306 @@
+"""The benchmark: what it makes, that it repeats nothing and loses nothing, its tables and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_encoders
+import tiny_models
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from customcrafter_core.base_model.geometry import Defaults, metadata_of
+from customcrafter_core.base_model.loading import load_videocrafter2
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.cli.main import main
+from customcrafter_core.diffusion.strength import Constant, TwoPhase
+from customcrafter_core.errors import InputError
+from customcrafter_core.evaluation import benchmark as module
+from customcrafter_core.evaluation.benchmark import Benchmark, BenchmarkWatcher, CellResult
+from customcrafter_core.evaluation.benchmark_config import METHODS, BenchmarkConfig
+from customcrafter_core.evaluation.benchmark_report import Report
+from customcrafter_core.evaluation.paper_tables import TABLE_1, TABLE_2
+from customcrafter_core.evaluation.report_folder import ReportVideos
+from customcrafter_core.evaluation.scoring import MOTION, Scorer
+from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.subject.file import load_subject
+from customcrafter_core.training.workers import Workers
+
+ROOT = Path(__file__).parents[2]
+TRAINING = {"steps": 2, "token_steps": 0, "rank": 1, "frames": 1, "views": 1, "resize": [1.0, 1.0], "prior_weight": 0.0}
+CONTENT: dict[str, Any] = {
+    "title": "A <small> benchmark",
+    "base": "base.safetensors",
+    "steps": 3,
+    "seeds": [4, 5],
+    "prompts": ["a {} is running", "a {} on grass"],
+    "subjects": [{"name": "cup", "class_word": "cup", "photos": "cup"}],
+    "methods": ["base", "customcrafter", "sslm", {"name": "weak", "like": "sslm", "strength": 0.1}],
+    "training": TRAINING,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with base model, photos and settings."""
+    state = tiny_models.state_dict()
+    defaults = Defaults(width=48, height=48, frames=3, fps=8, cfg=2.0)
+    save_file(state, tmp_path / "base.safetensors", metadata=metadata_of(tiny_models.HIDDEN, defaults))
+    (tmp_path / "cup").mkdir()
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "cup" / f"{i}.png")
+    (tmp_path / "small.json").write_text(json.dumps(CONTENT))
+    return tmp_path
+
+
+@pytest.fixture
+def model(folder: Path) -> VideoCrafter2:
+    return load_videocrafter2(folder / "base.safetensors")
+
+
+def config(folder: Path, **changes: Any) -> BenchmarkConfig:
+    return BenchmarkConfig.from_content({**CONTENT, **changes}, folder)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often a video was sampled and a subject trained."""
+    counts = {"generate": 0, "train_subject": 0}
+
+    def counting(name: str) -> Any:
+        real = getattr(module, name)
+
+        def call(*given: Any, **more: Any) -> Any:
+            counts[name] += 1
+            return real(*given, **more)
+
+        return call
+
+    for name in counts:
+        monkeypatch.setattr(module, name, counting(name))
+    return counts
+
+
+def test_videos_are_those_of_generate_with_the_subject_that_was_learned(folder: Path, model: VideoCrafter2) -> None:
+    results = Benchmark(config(folder), model, folder / "out", Scorer()).run()
+    assert len(results) == 4 * 2 * 2
+    learned = list((folder / "out" / "subjects").glob("*.safetensors"))
+    assert len(learned) == 1  # the three methods with the same training share it
+    subject = load_subject(learned[0])
+    for strength, name in ((TwoPhase(), "customcrafter"), (Constant(0.8), "sslm"), (Constant(0.1), "weak")):
+        settings = VideoSettings("a <new1> cup on grass", seed=5, steps=3)
+        latent = load_file(folder / "out" / "cells" / name / "cup" / "t0-p01-s5.safetensors")["latent"]
+        assert torch.equal(latent, generate(model, settings, [AppliedSubject(subject, strength)]).latent)
+    base = load_file(folder / "out" / "cells" / "base" / "cup" / "t0-p00-s4.safetensors")["latent"]
+    assert torch.equal(base, generate(model, VideoSettings("a cup is running", seed=4, steps=3)).latent)
+
+
+def test_what_is_finished_is_not_done_again_and_an_interrupt_loses_no_cell(
+    folder: Path, model: VideoCrafter2, counted: dict[str, int]
+) -> None:
+    def stop(done: int, of: int, cell: Any) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Benchmark(config(folder), model, folder / "out", Scorer(), watcher=BenchmarkWatcher(on_cell=stop)).run()
+    assert counted == {"generate": 7, "train_subject": 1}
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*") if path.is_file()}
+    results = Benchmark(config(folder), model, folder / "out", Scorer()).run()
+    assert counted == {"generate": 16, "train_subject": 1}
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert Benchmark(config(folder), model, folder / "out", Scorer()).run() == results
+    assert counted["generate"] == 16
+
+
+def test_what_changes_is_done_again_and_nothing_else(
+    folder: Path, model: VideoCrafter2, counted: dict[str, int]
+) -> None:
+    Benchmark(config(folder), model, folder / "out", Scorer()).run()
+    weaker = [*CONTENT["methods"][:3], {"name": "weak", "like": "sslm", "strength": 0.2}]
+    Benchmark(config(folder, methods=weaker), model, folder / "out", Scorer()).run()
+    assert counted == {"generate": 16 + 4, "train_subject": 1}
+    changed = config(folder, methods=weaker, training={**TRAINING, "lr": 1e-3})
+    Benchmark(changed, model, folder / "out", Scorer()).run()
+    assert counted == {"generate": 20 + 12, "train_subject": 2}  # the base learns nothing
+    longer = replace(changed, prompts=(*changed.prompts, "a {} in snow"))
+    Benchmark(longer, model, folder / "out", Scorer()).run()
+    assert counted == {"generate": 32 + 8, "train_subject": 2}
+
+
+def test_a_new_model_for_scores_scores_the_kept_videos(
+    folder: Path, model: VideoCrafter2, counted: dict[str, int]
+) -> None:
+    first = Benchmark(config(folder), model, folder / "out", Scorer()).run()
+    assert set(first[0].scores) == {MOTION}
+    scorer = Scorer(clip=small_clip(folder))
+    second = Benchmark(config(folder), model, folder / "out", scorer).run()
+    assert set(second[0].scores) == {"CLIP-T", "CLIP-I", "T. Cons.", MOTION}
+    assert [result.scores[MOTION] for result in second] == [result.scores[MOTION] for result in first]
+    assert counted["generate"] == 16
+
+
+def small_clip(folder: Path) -> Any:
+    from customcrafter_core.evaluation.encoders import ClipEncoder
+
+    return ClipEncoder(small_encoders.write_clip(folder / "clip"))
+
+
+def test_processes_share_the_work_without_overlap(folder: Path, model: VideoCrafter2, counted: dict[str, int]) -> None:
+    seen: list[str] = []
+    for rank in range(2):
+        watcher = BenchmarkWatcher(on_cell=lambda done, of, cell: seen.append(cell.stem))
+        part = Benchmark(config(folder), model, folder / "out", Scorer(), Workers(rank, 2), watcher)
+        part.run()
+    assert sorted(seen) == sorted(cell.stem for cell in part.cells()) and counted["generate"] == 16
+
+
+def test_several_training_seeds_are_trained_each(folder: Path, model: VideoCrafter2, counted: dict[str, int]) -> None:
+    several = config(folder, training_seeds=[0, 1], seeds=[4], prompts=["a {}"], methods=["base", "customcrafter"])
+    results = Benchmark(several, model, folder / "out", Scorer()).run()
+    assert [(r.cell.method.name, r.cell.training_seed) for r in results] == [
+        ("base", 0), ("customcrafter", 0), ("customcrafter", 1),
+    ]  # fmt: skip
+    assert counted == {"generate": 3, "train_subject": 2}
+
+
+def test_a_kill_at_any_moment_loses_at_most_the_cell_it_hit(folder: Path) -> None:
+    """The command itself, killed again and again until it gets through; every finished file stays as it is."""
+    command = [sys.executable, "-m", "customcrafter_core", "benchmark", str(folder / "small.json"), "--out"]
+    out, stamps = folder / "out", {}
+    for attempt in range(12):
+        process = subprocess.Popen([*command, str(out)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        before = len(list(out.rglob("cells/**/*.json")))
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if attempt < 3 and len(list(out.rglob("cells/**/*.json"))) >= before + 3:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.01)
+        process.communicate()
+        for path, stamp in stamps.items():
+            assert path.stat().st_mtime_ns == stamp, path
+        for path in out.rglob("cells/**/*.json"):
+            stamps[path] = path.stat().st_mtime_ns
+            assert json.loads(path.read_text())["scores"]
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0 and attempt >= 3 and len(stamps) == 16
+    assert (out / "report.html").is_file()
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_tables_pictures_and_what_the_preference_page_needs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {**CONTENT, "models": {"clip": "clip"}, "seeds": [4]}
+    small_encoders.write_clip(folder / "clip")
+    (folder / "small.json").write_text(json.dumps(content))
+    out = folder / "out"
+    assert main(["benchmark", str(folder / "small.json"), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "Table 1" in shown and "Table 2" in shown and "paper 0.318" in shown
+    text = (out / "report.md").read_text()
+    assert "# A <small> benchmark" in text and "Not measured: DINO-I; needs DINO ViT-S/16" in text
+    assert "cannot be compared with the paper's" in text  # the model of the test is a small one
+    page = (out / "report.html").read_text()
+    assert "A &lt;small&gt; benchmark" in page and page.count("<video") == 8
+    with (out / "cells.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    assert len(cells) == 8 and all((out / row["video"]).is_file() for row in cells)
+    with (out / "report.csv").open() as file:
+        means = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
+    own = [float(row["CLIP-I"]) for row in cells if row["method"] == "customcrafter"]
+    assert float(means["customcrafter", "CLIP-I"]["mean"]) == pytest.approx(np.mean(own))
+    assert means["customcrafter", "CLIP-I"]["paper"] == "0.786" and means["weak", "CLIP-I"]["paper"] == ""
+    assert len(list((out / "sheets").glob("*.png"))) == 2
+    report = ReportVideos.read(out)
+    assert len(report.videos) == 8 and len(report.photos["cup"]) == 2
+    assert main(["study", str(out)]) == 0
+    assert "6 pairs" in capsys.readouterr().out
+
+
+def result(method: str, seed: int, **scores: float) -> CellResult:
+    subject = module.SubjectEntry("cup", "cup", Path("cup"))
+    return CellResult(module.Cell(METHODS[method], subject, 0, 0, "a {}", seed), "a cup", scores, 8)
+
+
+def test_tables_hold_means_with_intervals_beside_the_papers_values() -> None:
+    results = [result("sslm", seed, **{MOTION: 0.1 * seed}) for seed in range(4)]
+    results += [result("customcrafter", seed, **{MOTION: 0.1 * seed + 0.2, "CLIP-T": 0.3}) for seed in range(4)]
+    results += [result("base", 0, **{MOTION: 0.5})]
+    tables = {table.title.partition(":")[0]: table for table in Report("x", results, {}, [], "about").tables()}
+    (ours,) = tables["Table 1"].rows
+    assert ours[:2] == ["CustomCrafter", "0.300 [0.300, 0.300]\npaper 0.318"]
+    assert ours[2] == "–\npaper 0.786" and ours[-1] == "4"
+    assert [row[0] for row in tables["Table 2"].rows] == ["SSLM", "SSLM and DWVSS"]
+    assert [row[0] for row in tables["Further methods"].rows] == ["Base model, class word"]
+    rows = {row[0]: row for row in tables["Difference to CustomCrafter, pair by pair"].rows}
+    motion = tables["Difference to CustomCrafter, pair by pair"].head.index(MOTION)
+    assert rows["CustomCrafter without DWVSS"][motion] == "-0.200 [-0.200, -0.200]"
+    assert rows["Base model, class word"][-1] == "1"
+    assert "<td>SSLM and DWVSS</td>" in tables["Table 2"].html()
+
+
+def test_paper_values_are_those_of_its_tables() -> None:
+    assert [row.values[0] for row in TABLE_1] == [0.289, 0.286, 0.298, 0.295, 0.318]
+    assert [row.values for row in TABLE_2][1] == (0.294, 0.790, 0.631, 0.993)
+    assert {row.method for row in TABLE_1 + TABLE_2} <= set(METHODS)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"speed": 3}, "settings of the benchmark.*found speed"),
+        ({"methods": ["magic"]}, "a method: base"),
+        ({"methods": [{"name": "x", "like": "sslm", "strength": 0.4, "k": 5}]}, "either strength"),
+        ({"methods": ["base", "base"]}, "one twice"),
+        ({"methods": [{"name": "../x", "like": "sslm"}]}, "small letters"),
+        ({"subjects": []}, "subjects, each once; found none"),
+        ({"subjects": [{"name": "cup", "photos": "cup"}]}, "class_word of each subject"),
+        ({"prompts": []}, "prompts for cup"),
+        ({"prompts": ["a cup"]}, "prompts with {}"),
+        ({"seeds": [0.5]}, "seeds as int"),
+        ({"steps": "many"}, "steps as int"),
+        ({"training": {"rnak": 3}}, "unknown: rnak"),
+        ({"models": {"blip": "x"}}, "settings of models"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_done(change: dict[str, Any], said: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=f"(?s){said}"):
+        config(folder, **change)
+
+
+def test_a_wrong_file_is_told_in_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.json").write_text("{")
+    for name in ("bad.json", "absent.json"):
+        assert main(["benchmark", str(folder / name)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_every_method_of_the_paper_is_trained_with_its_settings(folder: Path) -> None:
+    full = replace(config(folder), methods=tuple(METHODS.values()), training={})
+    known = {name: full.train_config(method, full.subjects[0], 0) for name, method in METHODS.items() if method.preset}
+    assert (known["customcrafter"].steps, known["customcrafter"].lr) == (10_000, 3e-5)
+    assert known["sslm"] == known["customcrafter"] != known["lora_cross_only"]
+    assert [known[name].steps for name in ("custom_diffusion", "custom_diffusion_long")] == [2_000, 10_000]
+    assert [known[name].steps for name in ("dreamvideo", "dreamvideo_long")] == [800, 3_000]
+    assert {method.strength for name, method in METHODS.items() if name.startswith("dream")} == {Constant(1.0)}
