@@ -27,6 +27,7 @@ STEPS = 25  # of sampling; half of what a video to look at gets
 RECORD = "prior.json"
 MOVING = {".gif", ".png", ".webp"}
 FRAME_TIME = 100  # ms in files made here; frames that are equal are stored as one that lasts longer
+MOST_FRAMES = 512  # of one animation; every frame is kept in memory
 MADE = re.compile(r"prior-(\d{5})\.(png|webp)")
 
 
@@ -185,12 +186,21 @@ def _load(path: Path, longest: int) -> Photo | Clip:
     frames: list[Image.Image] = []
     try:
         with Image.open(path) as image:
-            for i in range(getattr(image, "n_frames", 1)):
+            count = getattr(image, "n_frames", 1)
+            if count > MOST_FRAMES:
+                raise InputError(
+                    expected=f"an animation of at most {MOST_FRAMES} frames",
+                    found=f"{count} in {path.name}",
+                    remedy="Cut it into shorter ones.",
+                )
+            for i in range(count):
                 image.seek(i)
                 image.load()
                 frame = opaque(image)
                 frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
                 frames += [frame] * (max(round(image.info.get("duration", 0) / FRAME_TIME), 1) if is_ours else 1)
+    except InputError:
+        raise
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise damaged_file(path, str(error)) from error
     return Clip(tuple(frames), caption_beside(path)) if len(frames) > 1 else Photo(first, caption_beside(path))

@@ -345,3 +345,18 @@ def test_a_clip_whose_frames_repeat_keeps_its_length(tiny: VideoCrafter2, tmp_pa
     assert isinstance(clip, Clip) and len(clip.frames) == 6
     expected = (moving[0].numpy() * 255).round().astype(np.uint8)
     assert all(np.array_equal(np.asarray(f), e) for f, e in zip(clip.frames, expected, strict=True))
+
+
+def test_animations_that_cannot_be_used_are_named(tmp_path) -> None:
+    frames = [Image.new("RGB", (16, 16), (i % 256, i // 256, 0)) for i in range(520)]
+    path = tmp_path / "endless.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=20)
+    with pytest.raises(InputError, match=r"at most 512 frames.*endless\.gif"):
+        load_prior(tmp_path)
+    noise = [Image.effect_noise((64, 64), 90 + i).convert("RGB") for i in range(6)]
+    path.unlink()
+    path = tmp_path / "half.webp"
+    noise[0].save(path, save_all=True, append_images=noise[1:], lossless=True)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"half\.webp"):
+        load_prior(tmp_path)
