@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     from ..training.config import PRESETS, TrainConfig
     from ..training.steering import Steering
 
-    parser.set_defaults(run=run, argument_default=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
     option = partial(parser.add_argument, default=argparse.SUPPRESS)
     option("photos", metavar="PHOTOS", nargs="?", help="a folder of photos of the subject")
     option("--out", metavar="FILE", help="the subject, a .safetensors file")
@@ -77,7 +77,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if entry.name in STEERING:
             _add_field(group, entry, "")
     add_base_options(parser)
-    parser.set_defaults(base=argparse.SUPPRESS)
 
 
 def _others(name: str) -> str:
@@ -149,7 +148,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     """What was given: the file's values, over which those of the command line win."""
     from ..training.config import TrainConfig
 
-    own = {name: value for name, value in vars(options).items() if name not in ("run", "config", "argument_default")}
+    own = {name: value for name, value in vars(options).items() if name not in ("run", "config") and value is not None}
     if not hasattr(options, "config"):
         return own
     known = {entry.name for entry in fields(TrainConfig)} | set(INPUTS) | set(STEERING)

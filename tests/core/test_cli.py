@@ -29,7 +29,7 @@ from customcrafter_core.cli.main import main
 from customcrafter_core.cli.options import device_of
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.training.config import PRESETS
-from customcrafter_core.training.loop import TrainStep
+from customcrafter_core.training.trainer import TrainStep
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--frames", "2", "--steps", "4", "--eta", "0.5"]
@@ -194,7 +194,9 @@ def test_train_takes_prior_images_and_a_preset(
     assert subject.trigger == "<mug> mug"
     assert (subject.training["lr"], subject.training["steps"]) == (PRESETS["demo"]["lr"], 1)
     before = out.read_bytes()
-    assert "--force" in wrong([*arguments, *more], capsys)
+    assert "seed 0 then, 1 now" in wrong([*arguments, *more, "--seed", "1"], capsys)
+    shutil.copy(out, tmp_path / "foreign.safetensors")
+    assert "--force" in wrong([*arguments[:-1], str(tmp_path / "foreign.safetensors"), *more], capsys)
     assert out.read_bytes() == before
 
 

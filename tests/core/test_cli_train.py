@@ -1,0 +1,128 @@
+"""``train`` on the command line: settings from a file, going on after a stop, starting over, what lies beside the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+from PIL import Image
+
+from customcrafter_core.cli.main import main
+from customcrafter_core.subject.file import load_subject
+from customcrafter_core.training.keeper import LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of
+from customcrafter_core.training.trainer import Trainer, TrainStep
+
+FAST = {"steps": 4, "lr": 0.01, "frames": 2, "views": 2, "rank": 2, "class_word": "dog"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A base model, photos and a settings file that names them."""
+    tiny_models.write(tmp_path / "model.safetensors", tiny_models.state_dict())
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.linear_gradient("L").resize((80, 60)).rotate(40 * i).convert("RGB").save(tmp_path / "photos" / f"{i}.png")
+    paths = {"photos": "photos", "base": "model.safetensors", "out": "dog.safetensors"}
+    (tmp_path / "dog.json").write_text(json.dumps({**paths, **FAST}))
+    return tmp_path
+
+
+def wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "Traceback" not in err, err
+    return err
+
+
+def test_all_settings_from_a_file_and_some_from_the_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json"), "--token", "<dog>", "--sample-every", "2"]
+    assert main([*arguments, "--sample-steps", "1", "--resize", "0.5", "1.2"]) == 0
+    shown = capsys.readouterr().out
+    assert "Training takes about" in shown and str(folder / "dog.safetensors") in shown
+    subject = load_subject(folder / "dog.safetensors")
+    assert (subject.trigger, subject.steps, subject.rank) == ("<dog> dog", 4, 2)
+    assert subject.training["resize"] == [0.5, 1.2]
+    for name in (STATE, LOSS_PICTURE, SAMPLE_STRIP):
+        assert (folder_of(folder / "dog.safetensors") / name).is_file()
+
+
+def test_toml_says_the_same(folder: Path) -> None:
+    pytest.importorskip("tomllib")
+    lines = [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in FAST.items()]
+    lines += ['photos = "photos"', 'base = "model.safetensors"', 'out = "toml.safetensors"', 'token = "<dog>"']
+    (folder / "dog.toml").write_text("\n".join(lines))
+    assert main(["train", "--config", str(folder / "dog.toml")]) == 0
+    assert main(["train", "--config", str(folder / "dog.json"), "--token", "<dog>"]) == 0
+    one, other = (load_subject(folder / f"{name}.safetensors") for name in ("toml", "dog"))
+    assert torch.equal(one.embedding, other.embedding)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"class_word": "dog", "rate": 1}', "rate"),
+        ('{"class_word": ', "JSON"),
+        ("[1]", "names and values"),
+        ('{"class_word": "dog", "steps": "many", "out": "x.safetensors", "photos": "photos"}', "steps as int"),
+        ('{"class_word": "dog", "preset": "fast", "out": "x.safetensors", "photos": "photos"}', "a preset"),
+        ('{"class_word": "dog"}', "--out FILE"),
+        ('{"out": "x.safetensors", "photos": "photos"}', "--class-word"),
+        ('{"class_word": "dog", "out": "x.safetensors"}', "a folder of photos"),
+    ],
+)
+def test_a_wrong_file_is_refused(folder: Path, content: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "wrong.json").write_text(content)
+    assert words in wrong(["train", "--config", str(folder / "wrong.json")], capsys)
+    assert "settings file" in wrong(["train", "--config", str(folder / "absent.json")], capsys)
+
+
+def test_an_interrupted_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Trainer.step
+
+    def interrupted(self: Trainer) -> TrainStep:
+        if self.done == 2:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    arguments = ["train", "--config", str(folder / "dog.json")]
+    assert main(arguments) == 130
+    assert load_subject(folder / "dog.safetensors").steps == 2
+    monkeypatch.undo()
+    made: list[int] = []
+    monkeypatch.setattr(Trainer, "step", lambda self: made.append(self.done) or step(self))
+    assert main(arguments) == 0
+    assert made == [2, 3]
+    assert main([*arguments, "--out", str(folder / "whole.safetensors")]) == 0
+    one, whole = (load_subject(folder / f"{name}.safetensors") for name in ("dog", "whole"))
+    assert torch.equal(one.embedding, whole.embedding)
+
+
+def test_force_begins_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json")]
+    assert main(arguments) == 0
+    assert "start over" in wrong([*arguments, "--seed", "7"], capsys)
+    assert main([*arguments, "--seed", "7", "--force"]) == 0
+    assert load_subject(folder / "dog.safetensors").training["seed"] == 7
+
+
+def test_the_base_model_makes_missing_prior_images(folder: Path) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "2"]
+    assert main(arguments) == 0
+    made = {path: path.read_bytes() for path in (folder / "prior").glob("*.png")}
+    assert len(made) == 2
+    assert main([*arguments, "--out", str(folder / "again.safetensors")]) == 0
+    assert {path: path.read_bytes() for path in (folder / "prior").glob("*.png")} == made
+
+
+def test_broken_photos_are_refused_or_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "photos" / "broken.jpg").write_bytes(b"no image")
+    arguments = ["train", "--config", str(folder / "dog.json")]
+    assert "broken.jpg" in wrong(arguments, capsys)
+    assert main([*arguments, "--skip-broken"]) == 0
