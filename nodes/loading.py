@@ -108,6 +108,7 @@ class LoadVideoCrafter2(io.ComfyNode):
         from ..customcrafter_core.base_model.loading import load_videocrafter2
         from .native.frames import make_vae
         from .native.model import make_model
+        from .native.source import note_source
         from .native.text import make_clip
 
         host.known_choice("dtype", dtype, DTYPES)
@@ -117,7 +118,9 @@ class LoadVideoCrafter2(io.ComfyNode):
         kind = KINDS.get(dtype)
         precise = torch.float32 if kind == torch.float32 else None
         clip, vae = make_clip(base, precise), make_vae(base, precise)
-        return io.NodeOutput(make_model(base, kind), clip, vae)
+        model = make_model(base, kind)
+        note_source(path, model, clip, vae)
+        return io.NodeOutput(model, clip, vae)
 
 
 class EmptyVideoLatent(io.ComfyNode):

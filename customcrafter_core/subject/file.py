@@ -46,7 +46,7 @@ def save_subject(subject: Subject, path: str | Path) -> Path:
         raise InputError(expected="a file name that ends in .safetensors", found=path.name, remedy="Rename it.")
     check_placeholder(subject.placeholder)
     check_tensors(subject.factors, subject.embedding, subject.adapters)
-    tensors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
+    tensors = lora_tensors(subject)
     tensors |= {
         f"{ADAPTER_PREFIX}{name}.{part}": plain_tensor(value)
         for name, adapter in subject.adapters.items()
@@ -57,13 +57,13 @@ def save_subject(subject: Subject, path: str | Path) -> Path:
     return path
 
 
-def factor_tensors(subject: Subject) -> list[tuple[str, str, torch.Tensor]]:
-    """All factors as (layer, ``A`` for down or ``B`` for up, float32 tensor)."""
-    rows = []
+def lora_tensors(subject: Subject) -> dict[str, torch.Tensor]:
+    """All factors in float32, under the names that ComfyUI's LoRA loader reads."""
+    named = {}
     for name, factors in subject.factors.items():
-        rows.append((name, "A", plain_tensor(factors.down)))
-        rows.append((name, "B", plain_tensor(factors.up)))
-    return rows
+        named[f"{PREFIX}{name}.lora_A.weight"] = plain_tensor(factors.down)
+        named[f"{PREFIX}{name}.lora_B.weight"] = plain_tensor(factors.up)
+    return named
 
 
 def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from ..base_model.tensor_file import TensorFile, open_tensor_file
 from ..base_model.text import check_placeholder, ids_of
 from ..base_model.writing import save_atomically
 from ..errors import InputError, some_names
-from .file import PREFIX, TOKEN, factor_tensors, plain_tensor
+from .file import TOKEN, lora_tensors, plain_tensor
 from .subject import PLACEHOLDER, LoRAFactors, Subject, check_fits, check_tensors
 from .targets import lora_targets
 
@@ -220,6 +220,5 @@ def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str
         lora_path: for LoraLoader; ends in ``.safetensors``.
         embedding_path: for ``embedding:NAME`` in a prompt, where NAME is the file's name; ends in ``.safetensors``.
     """
-    factors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
-    save_atomically(Path(lora_path), factors, {"format": "pt"})
+    save_atomically(Path(lora_path), lora_tensors(subject), {"format": "pt"})
     save_atomically(Path(embedding_path), {TOKEN: plain_tensor(subject.embedding)}, {"format": "pt"})

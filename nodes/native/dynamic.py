@@ -18,7 +18,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...customcrafter_core.diffusion.strength import Curve, StrengthSchedule, TwoPhase
 from ...customcrafter_core.errors import InputError, some_names
-from ...customcrafter_core.subject.file import PREFIX, factor_tensors
+from ...customcrafter_core.subject.file import PREFIX, lora_tensors
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
 
@@ -303,6 +303,5 @@ def recorded(model: ModelPatcher) -> tuple[ModelPatcher, list[dict[int, float]]]
 
 def subject_patches(subject: Subject) -> Patches:
     """A subject's LoRA factors as the host's patches."""
-    tensors = {f"{PREFIX}{name}.lora_{letter}.weight": value for name, letter, value in factor_tensors(subject)}
     names = {f"{PREFIX}{name}": f"{PREFIX}{name}.weight" for name in subject.factors}
-    return comfy.lora.load_lora(tensors, names)
+    return comfy.lora.load_lora(lora_tensors(subject), names)

@@ -30,7 +30,7 @@ def strength_picture(lines: Sequence[Sequence[float | None]]) -> torch.Tensor:
         draw.text((4, height(value) - 9), f"{value:.2f}", fill=INK, font=font)
     if not lines:
         draw.text((MARGIN, 10), "nothing connected whose strength follows the steps", fill=INK, font=font)
-        return _as_tensor(image)
+        return as_image(image)
     step = (WIDTH - 8 - MARGIN) / max(steps, 1)
     for line, color in zip(lines, itertools.cycle(LINES)):
         before = None
@@ -44,8 +44,9 @@ def strength_picture(lines: Sequence[Sequence[float | None]]) -> torch.Tensor:
     draw.text((MARGIN, HEIGHT - 28), "step 1", fill=INK, font=font)
     last = f"step {steps}"
     draw.text((WIDTH - 8 - draw.textlength(last, font=font), HEIGHT - 28), last, fill=INK, font=font)
-    return _as_tensor(image)
+    return as_image(image)
 
 
-def _as_tensor(image: Image.Image) -> torch.Tensor:
+def as_image(image: Image.Image) -> torch.Tensor:
+    """A picture in RGB as an IMAGE ``(1, h, w, 3)``, 0 … 1."""
     return torch.from_numpy(np.asarray(image).astype(np.float32) / 255).unsqueeze(0)

@@ -144,20 +144,12 @@ def learn_token(clip: comfy.sd.CLIP, token: str, rows: torch.Tensor) -> comfy.sd
     Raises:
         InputError: another model's CLIP, or another subject already has this token.
     """
-    outer = clip.tokenizer
-    inner = getattr(outer, f"clip_{NAME}", None)
-    if not isinstance(getattr(inner, "tokenizer", None), LearnedWords):
+    learned = learned_by(clip)
+    if learned is None:
         raise InputError(
             expected="the CLIP of Load VideoCrafter2", found="another one", remedy="Connect that node's CLIP output."
         )
-    if any(sign in token for sign in EATEN) or token.startswith(EMBEDDING):
-        raise InputError(
-            expected=f"a token without {', '.join(EATEN)} and not starting with {EMBEDDING}, which prompts read as "
-            "weights and names of embeddings",
-            found=repr(token),
-            remedy="Give it another token in its Load Subject node, such as <new1>.",
-        )
-    learned = inner.tokenizer.learned
+    check_token(token)
     if token in learned and not torch.equal(learned[token].float().cpu(), rows.float().cpu()):
         raise InputError(
             expected="a token of its own for each subject",
@@ -165,7 +157,30 @@ def learn_token(clip: comfy.sd.CLIP, token: str, rows: torch.Tensor) -> comfy.sd
             remedy="Give one of them another token in its Load Subject node, such as <new2>.",
         )
     clone = clip.clone()
-    clone.tokenizer, replaced = copy.copy(outer), copy.copy(inner)
+    clone.tokenizer = copy.copy(clip.tokenizer)
+    replaced = copy.copy(getattr(clip.tokenizer, f"clip_{NAME}"))
     replaced.tokenizer = LearnedWords({**learned, token: rows})
     setattr(clone.tokenizer, f"clip_{NAME}", replaced)
     return clone
+
+
+def learned_by(clip: comfy.sd.CLIP) -> dict[str, torch.Tensor] | None:
+    """The tokens that a CLIP was taught, with their vectors; None if it is another model's CLIP."""
+    inner = getattr(clip.tokenizer, f"clip_{NAME}", None)
+    words = getattr(inner, "tokenizer", None)
+    return words.learned if isinstance(words, LearnedWords) else None
+
+
+def check_token(token: str) -> None:
+    """Refuse a learned token that the host's prompts would read as something else.
+
+    Raises:
+        InputError: it holds a sign of the prompt syntax.
+    """
+    if any(sign in token for sign in EATEN) or token.startswith(EMBEDDING):
+        raise InputError(
+            expected=f"a token without {', '.join(EATEN)} and not starting with {EMBEDDING}, which prompts read as "
+            "weights and names of embeddings",
+            found=repr(token),
+            remedy="Give it another token, such as <new1>; Load Subject can do that for a subject.",
+        )

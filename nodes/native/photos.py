@@ -1,0 +1,65 @@
+"""IMAGEs as photos for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from ...customcrafter_core.errors import InputError
+from ...customcrafter_core.training.photos import Photo, checked_caption, longest_side, prepared
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Channels of an IMAGE -> how they are read."""
+
+
+def photos_of(images: Sequence[torch.Tensor], texts: Sequence[str], what: str) -> list[Photo]:
+    """Photos of batches, which may differ in size.
+
+    Args:
+        images: IMAGEs ``(b, h, w, c)``, 0 … 1; transparent places become white.
+        texts: one text for each photo, or a single one with a line for each; nothing for captions as the method's.
+        what: the photos are, for errors.
+
+    Raises:
+        InputError: a picture is too small or of another kind, or captions do not fit.
+    """
+    frames = [frame for batch in images for frame in batch]
+    captions = captions_of(texts, len(frames), what)
+    longest = longest_side(max(len(frames), 1))
+    return [
+        Photo(prepared(_picture(frame, what), f"number {number} of the {what}", longest), caption)
+        for number, (frame, caption) in enumerate(zip(frames, captions, strict=True), 1)
+    ]
+
+
+def captions_of(texts: Sequence[str], count: int, what: str) -> list[str]:
+    """A caption for each of ``count`` photos; empty ones if no text says anything.
+
+    Raises:
+        InputError: another number of them, or one without exactly one ``{}``.
+    """
+    single = texts[0] if len(texts) == 1 else None
+    captions = [text.strip() for text in (texts if single is None else single.splitlines())]
+    if not any(captions):
+        return [""] * count
+    if len(captions) != count:
+        raise InputError(
+            expected=f"a caption for each of {count} {what}",
+            found=f"{len(captions)}",
+            remedy="Write one line for each, an empty one where there is nothing to say; or none at all.",
+        )
+    places = [f"caption {number} of the {what}" for number in range(1, count + 1)]
+    return [caption and checked_caption(caption, place) for caption, place in zip(captions, places, strict=True)]
+
+
+def _picture(frame: torch.Tensor, what: str) -> Image.Image:
+    """A frame ``(h, w, c)`` as a picture."""
+    if frame.ndim != 3 or frame.shape[-1] not in MODES:
+        raise InputError(
+            expected=f"pictures as {what}", found=f"a tensor {tuple(frame.shape)}", remedy="Connect an image loader."
+        )
+    pixels = (frame.float().cpu().nan_to_num().clamp(0, 1) * 255).round().byte().numpy()
+    mode = MODES[frame.shape[-1]]
+    return Image.fromarray(pixels[..., 0] if mode == "L" else pixels, mode)

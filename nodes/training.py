@@ -1,0 +1,187 @@
+"""Learn a subject from photos; photos of the demo world to try it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+
+from ..customcrafter_core.errors import InputError
+from . import host
+from .subjects import SUBJECT, SUFFIX, new_file
+from .training_inputs import (
+    ANEW,
+    STARTS,
+    advanced_inputs,
+    basic_inputs,
+    config_from,
+    optional_inputs,
+    single,
+    steering_from,
+)
+
+if TYPE_CHECKING:
+    from ..customcrafter_core.training.loop import TrainingResult
+    from ..customcrafter_core.training.photos import Photo
+    from .native.training import Order
+
+PRIOR_FOLDER = Path("customcrafter") / "prior"  # in the host's output folder
+LISTS = ("images", "captions", "prior", "prior_captions")
+
+
+class SubjectTrainer(io.ComfyNode):
+    """A subject from photos."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return host.schema(
+            node_id="CustomCrafterSubjectTrainer",
+            display_name="Subject Trainer",
+            category=host.CATEGORY,
+            description="Learn a subject from three to ten photos of it. Cancel keeps what was learned; running again "
+            "goes on from there. The file appears in models/loras.",
+            search_aliases=["train LoRA", "CustomCrafter training", "DreamBooth", "textual inversion", "personalize"],
+            is_output_node=True,
+            is_input_list=True,
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2. It stays as it is."),
+                io.Clip.Input("clip", tooltip="The CLIP of the same Load VideoCrafter2."),
+                io.Vae.Input("vae", tooltip="The VAE of the same Load VideoCrafter2."),
+                io.Image.Input("images", tooltip="Photos of the subject: a batch, or a list of any sizes."),
+                *basic_inputs(),
+                *optional_inputs(),
+                *advanced_inputs(),
+            ],
+            outputs=[
+                SUBJECT.Output(display_name="subject", tooltip="For the other nodes of this pack."),
+                io.Custom("LORA_MODEL").Output(
+                    display_name="lora", tooltip="The LoRA alone, for Save LoRA or Dynamic LoRA Weights."
+                ),
+                io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="Each step's loss, for Plot Loss Graph."),
+                io.Image.Output(
+                    display_name="samples", tooltip="The sample videos of the run, a row of frames for each."
+                ),
+                io.Image.Output(display_name="loss_picture", tooltip="The loss over the steps."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **given: list[Any]) -> io.NodeOutput:
+        """Train."""
+        from .native.source import source_of
+        from .native.training import train
+
+        lists = {name: given.pop(name, None) or [] for name in LISTS}
+        one = {name: single(name, values) for name, values in given.items()}
+        path = source_of(one["model"], one["clip"], one["vae"])
+        order = order_of(lists, one)
+        result = train(one["model"], path, order, lambda text: host.show_text(cls, text))
+        host.show_text(cls, f"{order.config.trigger}: learned in {result.subject.steps} steps")
+        return _output(cls, result, order)
+
+
+def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
+    """What the inputs ask for, checked before anything is loaded or written.
+
+    Raises:
+        InputError: an input that cannot be used.
+    """
+    from .native.photos import photos_of
+    from .native.text import check_token
+    from .native.training import MadePrior, Order
+
+    config = config_from(one)
+    check_token(config.placeholder)
+    anew = host.known_choice("start", one["start"], STARTS) == ANEW
+    target = target_file(one["name"], anew=anew)
+    photos: list[Photo] = photos_of(lists["images"], lists["captions"], "photos")
+    if not photos:
+        raise InputError(
+            expected="at least one photo of the subject", found="none", remedy="Connect an image loader to images."
+        )
+    prior = photos_of(lists["prior"], lists["prior_captions"], "prior pictures")
+    folder = Path(folder_paths.get_output_directory()) / PRIOR_FOLDER
+    made = MadePrior(one.get("make_prior", 0), one.get("prior_clips", False), folder)
+    return Order(config, target, steering_from(one, target), photos, prior, made, anew)
+
+
+def target_file(name: str, *, anew: bool) -> Path:
+    """The subject's file in the host's LoRA folder.
+
+    Raises:
+        InputError: the name is none, or another file has it that no run of the trainer began.
+    """
+    from ..customcrafter_core.training.keeper import folder_of
+
+    loras = Path(folder_paths.get_folder_paths("loras")[0])
+    target = new_file(loras, name.strip().removesuffix(SUFFIX), overwrite=True)
+    if target.exists() and not anew and not folder_of(target).is_dir():
+        raise InputError(
+            expected="a new file name, or that of a run to go on with",
+            found=f"{target.name}, which exists",
+            remedy="Choose another name, or start over to replace it.",
+        )
+    return target
+
+
+def _output(node: type[io.ComfyNode], result: TrainingResult, order: Order) -> io.NodeOutput:
+    """The results, as they are handed to other nodes and shown."""
+    from ..customcrafter_core.subject.file import lora_tensors
+    from ..customcrafter_core.training.pictures import loss_picture, stacked
+    from .native.picture import as_image
+    from .native.training import no_samples, samples_picture
+
+    loss, samples = loss_picture(result.steps), samples_picture(order.target)
+    shown = as_image(loss if samples is None else stacked([samples, loss]))
+    return io.NodeOutput(
+        result.subject,
+        lora_tensors(result.subject),
+        {"loss": [step.loss for step in result.steps]},
+        as_image(no_samples() if samples is None else samples),
+        as_image(loss),
+        ui=ui.PreviewImage(shown, cls=node),
+    )
+
+
+class DemoPhotos(io.ComfyNode):
+    """Photos of the demo's subject."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        text = io.String.Output
+        return host.schema(
+            node_id="CustomCrafterDemoPhotos",
+            display_name="Demo Photos",
+            category=host.CATEGORY,
+            description="Five photos of an orange square, and pictures of other squares, to try the Subject Trainer "
+            "with the built-in demo model, which never saw an orange square.",
+            inputs=[],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="Photos of the subject."),
+                text(display_name="captions", tooltip="What they show."),
+                io.Image.Output(display_name="prior", tooltip="Pictures of other things of the class."),
+                text(display_name="prior_captions", tooltip="What they show."),
+                text(display_name="class_word", tooltip="What the subject is."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Draw them."""
+        from ..customcrafter_core.demo.run import CLASS_WORD, demo_photos, demo_prior
+        from .native.picture import as_image
+
+        outputs: list[Any] = []
+        for photos in (demo_photos(), demo_prior()):
+            outputs.append(torch.cat([as_image(photo.image) for photo in photos]))
+            outputs.append("\n".join(photo.caption for photo in photos))
+        return io.NodeOutput(*outputs, CLASS_WORD)
+
+
+NODES = [SubjectTrainer, DemoPhotos]
