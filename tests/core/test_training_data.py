@@ -152,7 +152,7 @@ def test_many_kinds_and_sizes_in_one_folder(tmp_path) -> None:
     base = bright(96, 64)
     base.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     base.convert("L").save(tmp_path / "grey.png")
-    wide = np.asarray(base.convert("L")).astype(np.uint16) * 257
+    wide = np.asarray(base.convert("L")).astype(np.uint16) << 8
     Image.fromarray(wide).save(tmp_path / "sixteen.png")
     base.resize((48, 128)).save(tmp_path / "tall.webp", lossless=True)
     base.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", base.size, "blue")])

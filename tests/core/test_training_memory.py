@@ -22,7 +22,9 @@ from customcrafter_core.training.batches import Batch
 from customcrafter_core.training.config import TrainConfig, preset
 from customcrafter_core.training.learner import Learner
 from customcrafter_core.training.memory import (
+    LiveBytes,
     MemoryEstimate,
+    TrainingKernels,
     estimate_memory,
     free_memory,
     plan_memory,
@@ -217,3 +219,10 @@ def test_settings_that_would_fit_are_named_and_do_fit(tiny: VideoCrafter2) -> No
 
 def test_free_memory_of_this_machine() -> None:
     assert 0 < free_memory(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+def test_attention_is_counted_without_its_table_of_pairs() -> None:
+    q, k, v = (torch.empty(1, 2, 4096, 8, device="meta", requires_grad=True) for _ in range(3))
+    with LiveBytes([q, k, v]) as live, TrainingKernels(None, on_gpu=True):
+        nn.functional.scaled_dot_product_attention(q, k, v).sum().backward()
+    assert 3 * q.nbytes <= live.peak < 8 * q.nbytes < 2 * 4096 * 4096
