@@ -31,9 +31,18 @@ def summary_of(subject: Any) -> str:
             f"In prompts: {subject.trigger}",
             f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}",
             f"Base model: {base_name(subject)}",
-            f"LoRA of rank {subject.rank} on {len(subject.factors)} layers, trained for {subject.steps} steps",
+            f"{kind_of(subject)}, trained for {subject.steps} steps",
         ]
     )
+
+
+def kind_of(subject: Any) -> str:
+    """What a subject changes."""
+    if subject.adapters:
+        return f"Identity adapters in {len(subject.adapters)} blocks"
+    if not subject.factors:
+        return "The token alone"
+    return f"LoRA of rank {subject.rank} on {len(subject.factors)} layers"
 
 
 def base_name(subject: Any) -> str:
@@ -231,8 +240,10 @@ class SaveSubject(io.ComfyNode):
     def execute(cls, subject: Any, name: str, export: bool, overwrite: bool) -> io.NodeOutput:
         """Save."""
         from ..customcrafter_core.subject.file import save_subject
-        from ..customcrafter_core.subject.formats import export_for_host
+        from ..customcrafter_core.subject.formats import check_exportable, export_for_host
 
+        if export:
+            check_exportable(subject)
         stem = name.strip().removesuffix(SUFFIX)
         loras, embeddings = (Path(folder_paths.get_folder_paths(kind)[0]) for kind in ("loras", "embeddings"))
         target = new_file(loras, stem, overwrite)

@@ -212,6 +212,20 @@ def read_token(path: str | Path) -> torch.Tensor:
     return token.reshape(1, -1) if token.ndim == 1 else token
 
 
+def check_exportable(subject: Subject) -> None:
+    """Refuse to export what ComfyUI has no format for.
+
+    Raises:
+        InputError: the subject is not a LoRA and a token.
+    """
+    if not subject.factors:
+        raise InputError(
+            expected="a subject whose weights are a LoRA",
+            found="one of identity adapters" if subject.adapters else "a token alone",
+            remedy="Save it without export; the nodes of this pack apply it.",
+        )
+
+
 def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str | Path) -> None:
     """Write a LoRA and an embedding file that ComfyUI's own nodes read.
 
@@ -219,6 +233,10 @@ def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str
         subject: the subject.
         lora_path: for LoraLoader; ends in ``.safetensors``.
         embedding_path: for ``embedding:NAME`` in a prompt, where NAME is the file's name; ends in ``.safetensors``.
+
+    Raises:
+        InputError: the subject is not a LoRA and a token.
     """
+    check_exportable(subject)
     save_atomically(Path(lora_path), lora_tensors(subject), {"format": "pt"})
     save_atomically(Path(embedding_path), {TOKEN: plain_tensor(subject.embedding)}, {"format": "pt"})

@@ -46,6 +46,11 @@ class ScheduledStrength:
         self.uses = 0
         self._schedule, self._start, self._total = schedule, start_at_step, total_steps
 
+    def use(self) -> float:
+        """The strength, for what follows it; notes that something does."""
+        self.uses += 1
+        return self.now
+
     def strengths(self, sigmas: torch.Tensor) -> list[float]:
         """The strength at each step of a sampler that runs over these sigmas ``(steps + 1,)``.
 
@@ -102,7 +107,12 @@ class ScheduledStrength:
         self.now = self._schedule(min(self._start + steps_above(sigma, sigmas), total - 1), total)
         self.uses = 0
         called: list[bool] = []
-        rest = (*rest[:3], _noting_calls(rest[3], called), *rest[4:])
+
+        def note(run: Any, *given: Any, **more: Any) -> Any:
+            called.append(True)
+            return run(*given, **more)
+
+        rest = (*rest[:3], around_network(rest[3], note), *rest[4:])
         try:
             result = run(x, sigma, *rest, **conditions)
             if called and not self.uses:
@@ -123,16 +133,11 @@ def remark_on(schedule: StrengthSchedule, steps: int) -> str:
     return ""
 
 
-def _noting_calls(options: dict[str, Any], called: list[bool]) -> dict[str, Any]:
-    """The host's options with a note of each call that reaches the network; a cache (EasyCache) can answer before."""
-
-    def note(run: Any, *given: Any, **more: Any) -> Any:
-        called.append(True)
-        return run(*given, **more)
-
+def around_network(options: dict[str, Any], wrapper: Any) -> dict[str, Any]:
+    """The host's options with a wrapper next to the network: a cache (EasyCache) can answer a call before it."""
     wrappers = options.get("wrappers", {})
     around = dict(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}))
-    around[INNERMOST] = [*around.pop(INNERMOST, []), note]  # the last one is the innermost
+    around[INNERMOST] = [*around.pop(INNERMOST, []), wrapper]  # the last one is the innermost
     return {**options, "wrappers": {**wrappers, WrappersMP.DIFFUSION_MODEL: around}}
 
 
@@ -165,10 +170,10 @@ class WeightChange:
 
     def __call__(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight with the LoRA at its current strength; the very same tensor at 0."""
-        self._strength.uses += 1
-        if self._strength.now == 0:
+        strength = self._strength.use()
+        if strength == 0:
             return weight
-        change = (self._strength.now, self._patch, 1.0, self._offset, self._function)
+        change = (strength, self._patch, 1.0, self._offset, self._function)
         if self._scale == 1.0:
             return comfy.lora.calculate_weight([change], weight.clone(), self._key)
         return comfy.lora.calculate_weight([change], weight * self._scale, self._key) / self._scale

@@ -11,7 +11,9 @@ from comfy.patcher_extension import WrappersMP
 
 from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.subject.subject import Subject, check_fits
+from .dynamic import KEY as DYNAMIC
 from .dynamic import ScheduledStrength, subject_patches, with_dynamic_strength
+from .identity_adapter import Branches
 from .model import require_base
 from .text import may_hold
 
@@ -31,9 +33,10 @@ def with_dynamic_subject(
         InputError: the subject does not fit the model, or the model carries one of the same token.
     """
     model = _take_subject(model, subject, strength.strengths, any_base=any_base)
-    if not subject.factors:  # a learned token alone
+    if not subject.factors and not subject.adapters:  # a learned token alone
         return model
-    return with_dynamic_strength(model, subject_patches(subject), strength)
+    model = with_dynamic_strength(model, subject_patches(subject), strength)
+    return _with_adapters(model, subject, strength.use)
 
 
 def with_constant_subject(
@@ -46,6 +49,13 @@ def with_constant_subject(
     """
     model = _take_subject(model, subject, lambda sigmas: [strength], any_base=any_base)
     model.add_patches(subject_patches(subject), strength)
+    return _with_adapters(model, subject, lambda: strength)
+
+
+def _with_adapters(model: ModelPatcher, subject: Subject, strength: Callable[[], float]) -> ModelPatcher:
+    """The same model with the subject's adapters, inside of the wrapper that sets the strength."""
+    if subject.adapters:
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, DYNAMIC, Branches(subject.adapters, strength))
     return model
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from bench import CFG, SEED, STEPS, Bench, Scene, distance
-from listening import listen
+from bench import Bench, Scene, distance
 from PIL import Image
-from running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python
+from running_host import ROOT, PromptFailed, RunningHost, host_python
 
 from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject
