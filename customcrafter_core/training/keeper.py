@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..base_model.fingerprint import same_base
-from ..base_model.tensor_file import open_tensor_file
+from ..base_model.tensor_file import TensorFile, open_tensor_file
 from ..base_model.writing import save_atomically
 from ..errors import InputError
 from ..output.files import write_bytes
@@ -85,25 +85,38 @@ class Keeper:
         self.folder = folder_of(target)
         self.best_loss, self.best_step = float("inf"), 0
 
+    def check(self) -> None:
+        """Refuse, before any work is done, to go on with what is not the same run.
+
+        Raises:
+            InputError: what was kept belongs to a run with other settings, photos or base model, or is damaged.
+        """
+        if (self.folder / STATE).is_file():
+            with open_tensor_file(self.folder / STATE) as file:
+                self._check_metadata(file)
+
+    def _check_metadata(self, file: TensorFile) -> dict[str, Any]:
+        stored = _read_metadata(file.metadata, file.path)
+        differences = self.identity.differences(stored)
+        if differences:
+            raise InputError(
+                expected=f"the run that was begun in {self.folder.name}",
+                found="; ".join(differences),
+                remedy="Train under another name, start over, or give the same settings and photos to continue.",
+            )
+        return stored
+
     def resume(self, trainer: Trainer) -> bool:
         """Continue a run that was kept; False if there is none.
 
         Raises:
-            InputError: what was kept belongs to a run with other settings, photos or base model, went further than
-                the steps asked for, or is damaged.
+            InputError: it is not the same run (see `check`), or it went further than the steps asked for.
         """
         path = self.folder / STATE
         if not path.is_file():
             return False
         with open_tensor_file(path) as file:
-            stored = _read_metadata(file.metadata, path)
-            differences = self.identity.differences(stored)
-            if differences:
-                raise InputError(
-                    expected=f"the run that was begun in {self.folder.name}",
-                    found="; ".join(differences),
-                    remedy="Train under another name, start over, or give the same settings and photos to continue.",
-                )
+            stored = self._check_metadata(file)
             trainer.load_tensors({name: file.read(name) for name in file.tensors})
         if trainer.done > trainer.config.all_steps:
             raise InputError(

@@ -92,15 +92,17 @@ def train_subject(
         raise InputError(expected="at least one photo of the subject", found="none", remedy="Three to ten are best.")
     size_of(model, config)
     has_prior = bool(prior) and config.prior_weight > 0
+    keeper = None
+    if steering.target is not None:
+        identity = RunIdentity(config, model.fingerprint, digest_of(photos), digest_of(prior if has_prior else ()))
+        keeper = Keeper(steering.target, identity)
+        keeper.check()
     plan = plan_memory(model, config, has_prior=has_prior, free=free_memory(model.device) if free is None else free)
     if watcher.on_plan is not None and workers.is_first:
         watcher.on_plan(str(plan))
     sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
     trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
-    keeper = None
-    if steering.target is not None:
-        identity = RunIdentity(config, model.fingerprint, digest_of(photos), digest_of(prior if has_prior else ()))
-        keeper = Keeper(steering.target, identity)
+    if keeper is not None:
         keeper.resume(trainer)
     return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image)).finish()
 
