@@ -109,6 +109,10 @@ class Scene:
         )
         return node[0]
 
+    def latent_of(self, tensor: list[Any]) -> list[Any]:
+        """A LATENT that holds a tensor of the test's."""
+        return self.add("ProbeLatentOf", samples=tensor)[0]
+
     def keep(self, value: list[Any], name: str = "value") -> Scene:
         """Save an output when the graph runs."""
         self.add("ProbeSave", value=value, name=name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import small_subjects
 import torch
 from bench import Bench
 from host_models import write_model
-from running_host import RunningHost, found_hosts
+from running_host import NO_HOST, RunningHost, found_hosts
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
@@ -21,14 +20,6 @@ from customcrafter_core.subject.subject import Subject
 
 torch.set_num_threads(1)
 HOSTS = found_hosts()
-
-
-def pytest_sessionstart() -> None:
-    """Say loudly that nothing of the host is tested."""
-    if not HOSTS:
-        warnings.warn(
-            "NO COMFYUI FOUND: the host's tests are skipped. Set COMFYUI_PATH to its folder to run them.", stacklevel=1
-        )
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +47,7 @@ def subjects(model: VideoCrafter2) -> dict[str, Subject]:
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
     """A running host."""
     if request.param is None:
-        pytest.skip("NO COMFYUI FOUND: set COMFYUI_PATH to its folder")
+        pytest.skip(f"{NO_HOST}: set COMFYUI_PATH to its folder")
     running = RunningHost(request.param, tmp_path_factory.mktemp("host"))
     provide(running, request)
     try:

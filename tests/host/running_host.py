@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBES = Path(__file__).parent / "probe_nodes"
+NO_HOST = "NO COMFYUI FOUND"
 PACK, PROBE_PACK = "customcrafter", "customcrafter_probes"
 
 
@@ -32,6 +33,11 @@ def host_version(folder: Path) -> tuple[int, ...]:
     """Such as (0, 33, 0)."""
     text = (folder / "comfyui_version.py").read_text().split('"')[1]
     return tuple(int(part) for part in text.split("."))
+
+
+def generation_of(folder: Path) -> str:
+    """The host's generation: "older" up to 0.3.x, whose nodes know fewer types, else "newer"."""
+    return "older" if host_version(folder) < (0, 4) else "newer"
 
 
 def host_python(folder: Path) -> str:

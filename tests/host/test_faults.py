@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 import torch
 from bench import STEPS, Bench, Scene
 from running_host import Interrupted, PromptFailed
+
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"  # one of those a subject changes
+FAULTS: dict[str, str | None] = {"error": "probe fault at step", "interrupt": None, "memory": "probe out of memory"}
+ALWAYS = ("HostUNet", "FrameByFrame", "OpenClipTower", "Subject")  # as long as the host keeps results of the nodes
+OBJECTS = ("HostUNet", "FrameByFrame", "OpenClipTower", "ScheduledStrength", "WeightChange", "Subject")
 
 
 def base_and_subject(bench: Bench) -> list[torch.Tensor]:
@@ -14,29 +22,36 @@ def base_and_subject(bench: Bench) -> list[torch.Tensor]:
     return scene.result(scene.dynamic_sampler(subject=None)[0], scene.dynamic_sampler()[0])
 
 
-@pytest.mark.parametrize("kind", ["error", "interrupt", "memory"])
-def test_fault_at_every_step_leaves_no_trace(bench: Bench, kind: str) -> None:
+def fault(bench: Bench, kind: str, **more: Any) -> None:
+    """A run that a fault of this kind ends."""
+    scene = bench.scene().fresh()
+    sampler = more.pop("sampler")
+    model = scene.model if sampler == "ours" else scene.dynamic_weights()
+    broken = scene.add("ProbeFault", model=model, kind=kind, **more)[0]
+    node = scene.dynamic_sampler(model=broken) if sampler == "ours" else scene.host_sampler(model=broken)
+    scene.keep(node[0], "broken")
+    with pytest.raises(Interrupted if kind == "interrupt" else PromptFailed, match=FAULTS[kind]):
+        scene.run()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampler"),
+    [
+        ("error", "ours"),
+        ("interrupt", "ours"),
+        ("error", "the host's"),
+        ("interrupt", "the host's"),
+        ("memory", "the host's"),
+    ],
+)
+def test_fault_at_every_step_leaves_no_trace(bench: Bench, kind: str, sampler: str) -> None:
+    """Before the network runs, and in the middle of it, inside a layer whose weight carries the subject."""
     expected = base_and_subject(bench)
     for step in range(STEPS):
-        scene = bench.scene().fresh()
-        broken = scene.add("ProbeFault", model=scene.dynamic_weights(), step=step, kind=kind)[0]
-        scene.keep(scene.host_sampler(model=broken)[0], "broken")
-        with pytest.raises(Interrupted if kind == "interrupt" else PromptFailed):
-            scene.run()
+        for layer in ("", LAYER):
+            fault(bench, kind, step=step, layer=layer, sampler=sampler)
         for result, wanted in zip(base_and_subject(bench), expected, strict=True):
             assert torch.equal(result, wanted), f"changed after {kind} at step {step}"
-
-
-def test_fault_inside_our_sampler(bench: Bench) -> None:
-    expected = base_and_subject(bench)
-    for kind, error in (("error", PromptFailed), ("interrupt", Interrupted)):
-        scene = bench.scene().fresh()
-        scene.model = scene.add("ProbeFault", model=scene.model, step=2, kind=kind)[0]
-        scene.keep(scene.dynamic_sampler()[0], "broken")
-        with pytest.raises(error):
-            scene.run()
-        for result, wanted in zip(base_and_subject(bench), expected, strict=True):
-            assert torch.equal(result, wanted)
 
 
 def test_interrupt_by_the_user(bench: Bench) -> None:
@@ -63,26 +78,52 @@ def test_changed_strength_is_never_the_one_before(bench: Bench) -> None:
     assert torch.equal(strong, again)
 
 
-def test_runs_in_a_row_do_not_grow_memory(bench: Bench) -> None:
-    def run() -> int:
-        for scene in (bench.scene().fresh() for _ in range(4)):
-            run_once(scene)
-        return bench.host.memory()
-
-    run()
-    first, second = run(), run()
-    assert second < first * 1.02, f"{first:,} bytes, then {second:,}"
+def count_live(scene: Scene) -> Scene:
+    """Have a graph count, before anything else in it runs, how many of our objects and loaded models the host holds."""
+    scene.add("ProbeLive", names={"__value__": list(OBJECTS)}, name="live")
+    return scene
 
 
-def run_once(scene: Scene) -> None:
-    """Sample with the subject and decode."""
-    pixels = scene.add("VAEDecode", vae=scene.vae, samples=scene.dynamic_sampler()[0])[0]
-    scene.keep(pixels, "pixels")
-    scene.run()
+def live(bench: Bench) -> dict[str, int]:
+    """What the host holds while no graph of ours runs."""
+    scene = bench.scene(subject=None)
+    scene.graph.nodes.clear()
+    count_live(scene).run()
+    return scene.saved("live")
 
 
 def test_unload_button(bench: Bench) -> None:
+    """The button frees models and subject although the same graph is run again, and the next run is the same."""
     expected = base_and_subject(bench)
-    bench.host.post("/free", {"unload_models": True, "free_memory": True})
+    scene = count_live(bench.scene())
+    sampled = scene.dynamic_sampler()[0]
+    scene.result(sampled)
+    scene.run()
+    held = scene.saved("live")
+    assert held["loaded"] > 0 and all(held[name] > 0 for name in ALWAYS), held
+    for _ in range(5):  # the host does so when its queue is empty
+        bench.host.post("/free", {"unload_models": True, "free_memory": True})
+        time.sleep(0.5)
+        scene.run()
+        held = scene.saved("live")
+        if not any(held.values()):
+            break
+    assert not any(held.values()), held
+    assert torch.equal(scene.saved("result0"), expected[1])
     for result, wanted in zip(base_and_subject(bench), expected, strict=True):
         assert torch.equal(result, wanted)
+
+
+def test_runs_in_a_row_hold_no_more_each(bench: Bench) -> None:
+    """Twenty runs, each of which loads the base and the subject anew: as many objects after the last as after one."""
+    held: list[dict[str, int]] = []
+    memory: list[int] = []
+    for _ in range(20):
+        bench.host.post("/free", {"free_memory": True})
+        scene = bench.scene().fresh()
+        pixels = scene.add("VAEDecode", vae=scene.vae, samples=scene.dynamic_sampler()[0])[0]
+        scene.keep(pixels, "pixels").run()
+        held.append(live(bench))
+        memory.append(bench.host.memory())
+    assert held[0] == held[-1] == max(held, key=lambda counts: sum(counts.values())), held
+    assert memory[-1] < memory[9] * 1.02, [f"{number:,}" for number in memory]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class ProbeSave:
 
 
 class ProbeFault:
-    """A model that fails or is interrupted when it is called at a step."""
+    """A model that fails or is interrupted at a step: before its network is called, or inside one of its layers."""
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply"
@@ -52,24 +53,77 @@ class ProbeFault:
                 "model": ("MODEL",),
                 "step": ("INT", {"default": 0, "min": 0, "max": 1000}),
                 "kind": (["error", "interrupt", "memory"],),
+                "layer": ("STRING", {"default": ""}),
             }
         }
 
-    def apply(self, model: Any, step: int, kind: str) -> tuple[Any]:
+    @classmethod
+    def VALIDATE_INPUTS(cls) -> bool:
+        return True
+
+    def apply(self, model: Any, step: int, kind: str, layer: str) -> tuple[Any]:
+        at_step: list[bool] = []
+
         def wrapper(run: Any, x: Any, sigma: Any, *rest: Any, **more: Any) -> Any:
             sigmas = rest[3]["sample_sigmas"]
             if int((sigmas > float(sigma.max()) * 1.0001).sum()) == step:
-                if kind == "interrupt":
-                    comfy.model_management.interrupt_current_processing(True)
-                    comfy.model_management.throw_exception_if_processing_interrupted()
-                if kind == "memory":
-                    raise torch.OutOfMemoryError("probe")
-                raise RuntimeError(f"probe fault at step {step}")
+                if not layer:
+                    fail(kind, step)
+                at_step.append(True)
             return run(x, sigma, *rest, **more)
+
+        def inside(weight: torch.Tensor) -> torch.Tensor:
+            if at_step:
+                fail(kind, step)
+            return weight
 
         clone = model.clone()
         clone.add_wrapper_with_key("apply_model", "probe", wrapper)
+        if layer:
+            clone.add_weight_wrapper(f"diffusion_model.{layer}.weight", inside)
         return (clone,)
+
+
+def fail(kind: str, step: int) -> None:
+    """Raise what a node's fault, the stop button or a full device raises."""
+    if kind == "interrupt":
+        comfy.model_management.interrupt_current_processing(True)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+    if kind == "memory":
+        raise torch.OutOfMemoryError("probe out of memory")
+    raise RuntimeError(f"probe fault at step {step}")
+
+
+class ProbeLive:
+    """Write how many models the host has loaded, and how many objects of these classes of the pack there are."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "count"
+    OUTPUT_NODE = True  # the host runs such a node first
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"names": ("PROBE_VALUES",), "name": ("STRING",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, names: Any) -> bool:
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")
+
+    def count(self, names: Any, name: str) -> dict[str, Any]:
+        names = names["__value__"] if isinstance(names, dict) else names
+        gc.collect()
+        counts = dict.fromkeys(names, 0)
+        for held in gc.get_objects():
+            kind = type(held)
+            if kind.__name__ in counts and "customcrafter" in kind.__module__:
+                counts[kind.__name__] += 1
+        torch.save({"loaded": len(comfy.model_management.current_loaded_models), **counts}, output_file(name))
+        return {"ui": {"text": [name]}}
 
 
 class ProbeStrength:
@@ -173,6 +227,25 @@ class ProbeLatent:
         generator = torch.Generator().manual_seed(0)
         video = torch.randn(1, channels, frames, height, width, generator=generator)
         return {"samples": video}, {"samples": video[0].movedim(1, 0).contiguous()}
+
+
+class ProbeLatentOf:
+    """A latent that holds a tensor."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "make"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"samples": ("*",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
+        return True
+
+    def make(self, samples: torch.Tensor) -> tuple[Any]:
+        return ({"samples": samples},)
 
 
 class ProbePartialLoad:
@@ -324,10 +397,12 @@ PROBES = [
     ProbeSave,
     ProbeTensor,
     ProbeFault,
+    ProbeLive,
     ProbeStrength,
     ProbeFresh,
     ProbeDeafLayers,
     ProbeLatent,
+    ProbeLatentOf,
     ProbePartialLoad,
     ProbeSmallModel,
     ProbeControl,
