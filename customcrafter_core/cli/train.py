@@ -119,9 +119,13 @@ def run(options: argparse.Namespace) -> None:
     check_dtype(dtype_of(options.dtype, device))
     photos = _photos(given)
     model = load_base(options)
+    if not workers.is_first:
+        workers.wait()  # the first one makes prior images and removes what is begun anew
     prior = _prior(given, model, config)
-    if given.get("force"):
-        start_over(target)
+    if workers.is_first:
+        if given.get("force"):
+            start_over(target)
+        workers.wait()
     with Progress("Encoding photos", brief=True) as encoding, Progress("Training") as bar:
         meter = _Meter(bar)
         watcher = Watcher(on_plan=print, on_encoded=encoding.show, on_step=meter.show)

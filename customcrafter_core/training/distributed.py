@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,10 @@ from .workers import ALONE, Workers
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+
+LONGEST_WAIT = timedelta(hours=12)
+"""For one process that makes prior images or a sample video while the others wait."""
 
 
 class LaunchedWorkers(Workers):
@@ -42,5 +47,5 @@ def launched_workers(device: torch.device) -> tuple[Workers, torch.device]:
         return ALONE, device
     from accelerate import PartialState
 
-    state = PartialState(cpu=device.type == "cpu")
+    state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
     return LaunchedWorkers(state), state.device
