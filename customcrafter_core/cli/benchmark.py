@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,8 @@ def run(options: argparse.Namespace) -> None:
     models = {"raft_weights" if name == "raft" else name: path for name, path in config.models.items()}
     scorer = open_scorer(**models, literal=options.literal, device=device)
     model = load_base(options)
-    with Progress("Learning") as learning, Progress("Videos") as videos:
-        watcher = _watcher(config, learning, videos)
+    with _LearningBars() as learning, Progress("Videos") as videos:
+        watcher = _watcher(learning, videos)
         benchmark = Benchmark(config, model, folder, scorer, workers, watcher)
         results = benchmark.run()
     if not workers.is_first:
@@ -78,16 +79,29 @@ def run(options: argparse.Namespace) -> None:
         print(path)
 
 
-def _watcher(config: BenchmarkConfig, learning: Progress, videos: Progress) -> BenchmarkWatcher:
-    from ..evaluation.benchmark import BenchmarkWatcher
+class _LearningBars(ExitStack):
+    """Starts a new progress bar with each subject and method that is learned."""
 
-    def show_step(name: str, step: TrainStep) -> None:
-        learning.show(step.step + 1, step.steps, name)
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+        self._bar: Progress | None = None
+
+    def show(self, name: str, step: TrainStep) -> None:
+        """Show a step of what is learned now."""
+        if self._bar is None or name != self._name:
+            self.close()
+            self._name, self._bar = name, self.enter_context(Progress(f"Learning {name}"))
+        self._bar.show(step.step + 1, step.steps, f"loss {step.loss:.4f}")
+
+
+def _watcher(learning: _LearningBars, videos: Progress) -> BenchmarkWatcher:
+    from ..evaluation.benchmark import BenchmarkWatcher
 
     def show_cell(done: int, of: int, cell: Cell) -> None:
         videos.show(done, of, f"{cell.method.name}, {cell.subject.name}")
 
-    return BenchmarkWatcher(show_step, show_cell)
+    return BenchmarkWatcher(learning.show, show_cell)
 
 
 def _about(options: argparse.Namespace, model: VideoCrafter2, config: BenchmarkConfig) -> str:

@@ -27,8 +27,9 @@ from ..output.video import write_video
 from ..subject.file import load_subject
 from ..subject.subject import PLACEHOLDER, Subject
 from ..training.keeper import digest_of
-from ..training.loop import Steering, Watcher, train_subject
+from ..training.loop import Watcher, train_subject
 from ..training.photos import Photo, load_photos
+from ..training.steering import Steering
 from ..training.trainer import TrainStep
 from ..training.workers import ALONE, Workers
 from .benchmark_config import BenchmarkConfig, Method, SubjectEntry
@@ -89,6 +90,7 @@ class Benchmark:
     workers: Workers = ALONE
     watcher: BenchmarkWatcher = field(default_factory=BenchmarkWatcher)
     _photos: dict[Path, list[Photo]] = field(default_factory=dict)
+    _digests: dict[Path, str] = field(default_factory=dict)
 
     def run(self) -> list[CellResult]:
         """Learn and sample what is missing; processes share the work.
@@ -138,17 +140,24 @@ class Benchmark:
     # --- learning -----------------------------------------------------------------------------------------------------
 
     def photos(self, folder: Path) -> list[Photo]:
-        """The photos of a folder, read once."""
+        """A subject's photos, read once."""
         if folder not in self._photos:
             self._photos[folder] = load_photos(folder)
         return self._photos[folder]
 
+    def _digest_of(self, folder: Path | None) -> str:
+        """What differs if any picture of a folder does; the many of a prior are not kept in memory."""
+        if folder is None:
+            return ""
+        if folder not in self._digests:
+            self._digests[folder] = digest_of(load_photos(folder))
+        return self._digests[folder]
+
     def _subject_path(self, cell: Cell) -> Path:
         """Where the subject lies; settings, photos and base are in the name, so that what changes is learned anew."""
         config = self.config.train_config(cell.method, cell.subject, cell.training_seed)
-        prior = [] if cell.subject.prior is None else self.photos(cell.subject.prior)
-        identity = [config.as_metadata(), digest_of(self.photos(cell.subject.photos)), digest_of(prior)]
-        digest = _digest([*identity, self.model.fingerprint])
+        pictures = [self._digest_of(folder) for folder in (cell.subject.photos, cell.subject.prior)]
+        digest = _digest([config.as_metadata(), *pictures, self.model.fingerprint])
         return (
             self.folder / SUBJECTS / f"{cell.subject.name}-{config.method}-t{cell.training_seed}-{digest}.safetensors"
         )
@@ -162,7 +171,7 @@ class Benchmark:
             if subject.steps == config.all_steps:
                 return subject
         watcher = Watcher(on_step=self._told(f"{cell.subject.name}, {cell.method.title}"))
-        prior = [] if cell.subject.prior is None else self.photos(cell.subject.prior)
+        prior = [] if cell.subject.prior is None else load_photos(cell.subject.prior)
         photos = self.photos(cell.subject.photos)
         return train_subject(
             self.model, photos, config, prior=prior, steering=Steering(target=path), watcher=watcher

@@ -61,12 +61,14 @@ class MotionOnset:
 
 
 def motion_part(frames: Frames) -> torch.Tensor:
-    """What changes over time in the coarse layout: ``low(x) - mean_t low(x)``, as ``(t, c, h, w)``.
+    """Where something is that is not always there, as ``(t, h, w)``: the motion, whatever its colours.
 
-    ``low`` is the mean over cells, `CELLS` along the short side.
+    ``d = |low(x) - median_t low(x)|`` over the channels, less its mean over time; ``low`` is the mean over cells, `CELLS`
+    along the short side.
     """
     coarse = _coarse(_video(frames))
-    return coarse - coarse.mean(0, keepdim=True)
+    away = (coarse - coarse.median(0, keepdim=True).values).norm(dim=1)
+    return away - away.mean(0, keepdim=True)
 
 
 def detail_part(frames: Frames) -> torch.Tensor:
@@ -75,8 +77,15 @@ def detail_part(frames: Frames) -> torch.Tensor:
     return video - functional.interpolate(_coarse(video), size=video.shape[2:], mode="bilinear", align_corners=False)
 
 
-def fixed_share(predicted: torch.Tensor, final: torch.Tensor) -> float:
-    """``1 - |predicted - final|² / |final|²``, at least 0: the share of a part's variance that is predicted rightly."""
+def fixed_motion(predicted: torch.Tensor, final: torch.Tensor) -> float:
+    """Squared cosine of two motions, 0 for opposite ones: the share of the one that is the other, whatever its contrast."""
+    product = max(float((predicted * final).sum()), 0.0)
+    sizes = float((predicted**2).sum()) * float((final**2).sum())
+    return product**2 / sizes if sizes > 0 else 0.0
+
+
+def fixed_detail(predicted: torch.Tensor, final: torch.Tensor) -> float:
+    """``1 - |predicted - final|² / |final|²``, at least 0: the share of the detail's variance that is predicted rightly."""
     whole = float((final**2).sum())
     return max(1 - float(((predicted - final) ** 2).sum()) / whole, 0.0) if whole > 0 else 1.0
 
@@ -136,9 +145,9 @@ def motion_onset(
         if on_step is not None:
             on_step(DDIMStep(step, len(run.timesteps), timestep, final))
     frames = model.decode(x)[0]
-    whole = motion_part(frames), detail_part(frames)
-    shares = [[fixed_share(part, end) for part, end in zip(parts, whole, strict=True)] for parts in alone]
-    return MotionOnset([share[0] for share in shares], [share[1] for share in shares], frames, run.settings)
+    moved, detailed = motion_part(frames), detail_part(frames)
+    motion = [fixed_motion(part, moved) for part, _ in alone]
+    return MotionOnset(motion, [fixed_detail(part, detailed) for _, part in alone], frames, run.settings)
 
 
 def _video(frames: Frames) -> torch.Tensor:

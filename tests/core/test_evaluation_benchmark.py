@@ -25,6 +25,7 @@ from customcrafter_core.base_model.geometry import Defaults, metadata_of
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.main import main
+from customcrafter_core.cli.training_file import read_plain
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.errors import InputError
 from customcrafter_core.evaluation import benchmark as module
@@ -36,9 +37,11 @@ from customcrafter_core.evaluation.report_folder import ReportVideos
 from customcrafter_core.evaluation.scoring import MOTION, Scorer
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
+from customcrafter_core.training.photos import load_photos
 from customcrafter_core.training.workers import Workers
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = [ROOT / "benchmarks" / name for name in ("demo.json", "demo_short.json", "paper.toml")]
 TRAINING = {"steps": 2, "token_steps": 0, "rank": 1, "frames": 1, "views": 1, "resize": [1.0, 1.0], "prior_weight": 0.0}
 CONTENT: dict[str, Any] = {
     "title": "A <small> benchmark",
@@ -304,3 +307,15 @@ def test_every_method_of_the_paper_is_trained_with_its_settings(folder: Path) ->
     assert [known[name].steps for name in ("custom_diffusion", "custom_diffusion_long")] == [2_000, 10_000]
     assert [known[name].steps for name in ("dreamvideo", "dreamvideo_long")] == [800, 3_000]
     assert {method.strength for name, method in METHODS.items() if name.startswith("dream")} == {Constant(1.0)}
+
+
+def test_the_configs_that_come_with_the_project_are_valid() -> None:
+    read = {path.stem: BenchmarkConfig.from_content(read_plain(path), path.parent) for path in SHIPPED}
+    paper = read["paper"]
+    assert len(paper.subjects) == 20 and {len(paper.prompts_of(subject)) for subject in paper.subjects} == {10}
+    assert {row.method for row in TABLE_1 + TABLE_2} <= {method.name for method in paper.methods}
+    assert (paper.steps, paper.cfg) == (50, 12.0)
+    for name in ("demo", "demo_short"):
+        for subject in read[name].subjects:
+            assert len(load_photos(subject.photos)) == 5 and subject.prior is not None
+            assert len(load_photos(subject.prior)) == 12

@@ -18,7 +18,8 @@ from customcrafter_core.errors import InputError
 from customcrafter_core.evaluation.motion_onset import (
     MotionOnset,
     detail_part,
-    fixed_share,
+    fixed_detail,
+    fixed_motion,
     motion_onset,
     motion_part,
     suggest_k,
@@ -42,8 +43,8 @@ def clip(motion: str, colours: tuple[str, str] = ("red", "yellow"), pattern: str
 
 def shares(predicted: np.ndarray, final: np.ndarray) -> tuple[float, float]:
     return (
-        fixed_share(motion_part(predicted), motion_part(final)),
-        fixed_share(detail_part(predicted), detail_part(final)),
+        fixed_motion(motion_part(predicted), motion_part(final)),
+        fixed_detail(detail_part(predicted), detail_part(final)),
     )
 
 
@@ -54,18 +55,22 @@ def blurred(frames: np.ndarray) -> np.ndarray:
 
 def test_motion_and_detail_are_told_apart() -> None:
     final = clip("left")
-    assert shares(final, final) == (1, 1)
+    assert shares(final, final) == pytest.approx((1, 1))
     motion, detail = shares(blurred(final), final)
     assert motion > 0.999 and detail < 0.3  # only the layout is there
     motion, detail = shares(clip("right"), final)
-    assert motion == 0 and detail < 0.2  # the way is wrong
+    assert motion < 0.1 and detail < 0.2  # the way is wrong
     motion, _ = shares(final[:1].repeat(8, axis=0), final)
     assert motion == 0  # the picture is right and stands still
+    motion, _ = shares(clip("left", ("blue", "blue")), clip("left", ("red", "red")))
+    assert motion > 0.9  # the way is right, the colours are not
+    motion, _ = shares(0.5 + 0.2 * (final - 0.5), final)
+    assert motion > 0.999  # faint, as early predictions are
 
 
 def test_parts_add_up_and_the_motion_of_a_still_video_is_nothing() -> None:
     frames = clip("up")
-    assert motion_part(frames).abs().max() > 0.1 and motion_part(frames).shape == (8, 3, 8, 8)
+    assert motion_part(frames).abs().max() > 0.1 and motion_part(frames).shape == (8, 8, 8)
     assert motion_part(clip("still")).abs().max() < 1e-12
     assert detail_part(np.full((2, 16, 24, 3), 0.3)).abs().max() < 1e-12
 
