@@ -25,7 +25,6 @@ from .training_inputs import (
 
 if TYPE_CHECKING:
     from ..customcrafter_core.training.loop import TrainingResult
-    from ..customcrafter_core.training.photos import Photo
     from .native.training import Order
 
 PRIOR_FOLDER = Path("customcrafter") / "prior"  # in the host's output folder
@@ -99,11 +98,11 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
     check_token(config.placeholder)
     anew = host.known_choice("start", one["start"], STARTS) == ANEW
     target = target_file(one["name"], anew=anew)
-    photos: list[Photo] = photos_of(lists["images"], lists["captions"], "photos")
-    if not photos:
+    if not any(len(batch) for batch in lists["images"]):
         raise InputError(
             expected="at least one photo of the subject", found="none", remedy="Connect an image loader to images."
         )
+    photos = photos_of(lists["images"], lists["captions"], "photos")
     prior = photos_of(lists["prior"], lists["prior_captions"], "prior pictures")
     folder = Path(folder_paths.get_output_directory()) / PRIOR_FOLDER
     made = MadePrior(one.get("make_prior", 0), one.get("prior_clips", False), folder)

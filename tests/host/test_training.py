@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import html
+import json
+import random
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from bench import Bench, Scene, distance
+import websocket
+from bench import CFG, SEED, SIZE, STEPS, Bench, Scene, distance
+from listening import listen
 from PIL import Image
-from running_host import ROOT, PromptFailed, RunningHost, host_python
+from running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python
 
+from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.base_model.tensor_file import open_tensor_file
+from customcrafter_core.diffusion.strength import TwoPhase
+from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
+from customcrafter_core.training.keeper import STATE
 
 COUNT, WIDTH, HEIGHT = 3, 64, 48
 SETTINGS = {"steps": 6, "lr": 1e-3, "seed": 4, "frames": 2, "views": 2}
+LONG = {**SETTINGS, "steps": 40}
 OBJECTS = ("Trainer", "Learner", "Examples", "VideoCrafter2", "_Run", "Watch")
 LINES = "a {} at rest\n\na small {}"
 
@@ -95,3 +106,219 @@ def test_learns_as_the_command_line_does(bench: Bench, reference_file: Path, tmp
     assert max(distance(here[name], there[name]) for name in here) < 1e-5
     one, other = load_subject(subject_file(bench.host, "here")), load_subject(out)
     assert one.training == other.training and one.trigger == other.trigger and one.steps == other.steps
+
+
+def test_result_is_used_at_once(bench: Bench, model: VideoCrafter2) -> None:
+    """Everything that hangs on the trainer in one graph, and what its outputs hold."""
+    course = Course(bench.host)
+    trained = course.trainer(name="used", sample_every=3, sample_steps=2)
+    strength = {"lambda_s": 0.4, "lambda_l": 0.8, "k": 2}
+    lora = course.add(
+        "CustomCrafterDynamicLoRAWeights", model=course.model, lora="none", lora_model=trained[1], **strength
+    )[0]
+    clip = course.add("CustomCrafterTeachToken", clip=course.clip, subject=trained[0])[0]
+    positive = course.add("CLIPTextEncode", clip=clip, text="a <new1> bear")[0]
+    ours = course.dynamic_sampler(subject=trained[0], positive=positive)
+    theirs = course.dynamic_sampler(subject=None, model=lora, positive=positive)
+    video, same, loss, samples, picture, tensors = course.result(
+        ours[0], theirs[0], trained[2], trained[3], trained[4], trained[1]
+    )
+    subject = load_subject(subject_file(bench.host, "used"))
+    assert subject.steps == SETTINGS["steps"] and subject.thumbnail and subject.trigger == "<new1> bear"
+    assert distance(same, video) < 1e-5
+    settings = VideoSettings("a <new1> bear", **SIZE, seed=SEED, steps=STEPS, cfg=CFG)
+    expected = generate(model, settings, [AppliedSubject(subject, TwoPhase(0.4, 0.8, 2))]).latent / SCALE_FACTOR
+    assert distance(video, expected) < 1e-4
+    assert len(loss["loss"]) == SETTINGS["steps"] and all(np.isfinite(loss["loss"]))
+    assert len(tensors) == 2 * len(subject.factors)
+    assert samples.ndim == picture.ndim == 4 and samples.shape[-1] == picture.shape[-1] == 3
+    row = samples.shape[1] // 3  # before the first step, after three and after six
+    assert not torch.equal(samples[0, :row], samples[0, row : 2 * row])
+    described = bench.host.get("/object_info/CustomCrafterLoadSubject")["CustomCrafterLoadSubject"]
+    choices = json.dumps(described["input"]["required"]["subject"])
+    assert "used.safetensors" in choices and STATE not in choices
+
+
+def interrupted(course: Course, at: int) -> int:
+    """Run a graph and press the stop button when the progress bar says so; returns the steps that were kept."""
+    state = course.host.base / "models" / "loras" / "stopped.training" / STATE
+    client = uuid.uuid4().hex
+    socket = websocket.create_connection(f"ws://127.0.0.1:{course.host.port}/ws?clientId={client}", timeout=120)
+    prompt = course.host.queue(course.graph.nodes, client)
+    while True:
+        message = socket.recv()
+        told = json.loads(message) if isinstance(message, str) else {"type": ""}
+        if told["type"] == "progress" and told["data"]["max"] == LONG["steps"] and told["data"]["value"] >= at:
+            break
+    course.host.post("/interrupt")
+    socket.close()
+    with pytest.raises(Interrupted):
+        course.host.wait(prompt)
+    with open_tensor_file(state) as file:
+        return len(file.read("history"))
+
+
+def test_stopped_anywhere_and_continued_it_is_the_same(bench: Bench) -> None:
+    whole = Course(bench.host)
+    whole.trainer(name="whole", **LONG)
+    whole.run()
+    expected = tensors_of(subject_file(bench.host, "whole"))
+    stops = sorted(random.sample(range(1, LONG["steps"] - 12), 2))
+    for at in stops:
+        course = Course(bench.host)
+        course.trainer(name="stopped", **LONG)
+        kept = interrupted(course, at)
+        assert at <= kept < LONG["steps"]
+        assert load_subject(subject_file(bench.host, "stopped")).steps == kept
+    course = Course(bench.host)
+    loss = course.trainer(name="stopped", **LONG)[2]
+    assert len(course.result(loss)["loss"]) == LONG["steps"]
+    found = tensors_of(subject_file(bench.host, "stopped"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items()), stops
+
+
+def test_start_over_forgets(bench: Bench) -> None:
+    course = Course(bench.host)
+    course.trainer(name="again")
+    course.run()
+    course = Course(bench.host)
+    course.trainer(name="again", seed=9)
+    with pytest.raises(PromptFailed, match="seed 4 then, 9 now"):
+        course.run()
+    course = Course(bench.host)
+    course.trainer(name="again", seed=9, start="start over")
+    course.run()
+    assert load_subject(subject_file(bench.host, "again")).training["seed"] == 9
+
+
+def test_model_is_untouched_and_memory_is_free(bench: Bench) -> None:
+    """After a run and after a stop the base model gives the same, and nothing of the training is left."""
+
+    def look() -> tuple[torch.Tensor, dict[str, int]]:
+        scene = bench.scene(subject=None, prompt="a dog").fresh()
+        latent = scene.result(scene.dynamic_sampler(subject=None)[0])
+        scene = bench.scene(subject=None)
+        scene.graph.nodes.clear()  # nothing of ours runs when it is counted
+        scene.add("ProbeLive", names={"__value__": list(OBJECTS)}, name="live")
+        scene.run()
+        return latent, scene.saved("live")
+
+    before, counts = look()
+    course = Course(bench.host)
+    course.trainer(name="untouched", seed=5)
+    course.run()
+    after, left = look()
+    assert torch.equal(before, after)
+    assert {**left, "loaded": 0} == {**counts, "loaded": 0}
+    course = Course(bench.host)
+    course.trainer(name="stopped", start="start over", **LONG)
+    interrupted(course, 5)
+    after, left = look()
+    assert torch.equal(before, after)
+    assert {**left, "loaded": 0} == {**counts, "loaded": 0}
+    assert left["Trainer"] == left["Learner"] == 0
+
+
+def test_page_is_told(bench: Bench) -> None:
+    course = Course(bench.host)
+    course.trainer(name="told", sample_every=4, sample_steps=2, **{**SETTINGS, "steps": 12})
+    trainer = str(len(course.graph.nodes))
+    heard = listen(bench.host, course.graph.nodes)
+    steps = [value for value, end in heard.progress(trainer) if end == 12]
+    assert steps == sorted(steps) and steps[-1] == 12
+    assert heard.previews and all(max(picture.size) <= 512 for picture in heard.previews)
+    told = "\n".join(text for node, text in heard.texts if node == trainer)
+    assert "Training takes about" in told
+    assert "<new1> bear: learned in 12 steps" in html.unescape(told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"images": {"__value__": np.zeros((0, 48, 64, 3)).tolist()}}, "one photo"),
+        ({"class_word": " "}, "class word"),
+        ({"token": "dog"}, "already is a word"),
+        ({"token": "<a b>"}, "without spaces"),
+        ({"token": "(new)"}, "weights"),
+        ({"name": "../outside"}, "plain file name"),
+        ({"name": "a/b"}, "plain file name"),
+        ({"name": ""}, "plain file name"),
+        ({"name": "first"}, "which exists"),
+        ({"preset": "best"}, "preset"),
+        ({"captions": "one {}\ntwo {}"}, "a caption for each of 3 photos"),
+        ({"captions": "a\nb\nc"}, "one {} for the subject"),
+        ({"settings": "rank 8"}, "settings as lines"),
+        ({"settings": "ranks = 8"}, "unknown: ranks"),
+        ({"settings": "width = 60"}, "divisible by"),
+        ({"sample_prompt": "a dog"}, "one {}"),
+    ],
+)
+def test_bad_inputs(bench: Bench, changes: dict[str, Any], complaint: str) -> None:
+    course = Course(bench.host)
+    if "images" in changes:
+        changes = {"images": course.add("ProbeTensor", values=changes["images"])[0]}
+    try:
+        assert complaint in course.refused(**changes)
+    except RuntimeError as error:  # newer hosts check choices themselves
+        assert "value_not_in_list" in str(error) and "preset" in changes
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_one_photo_and_many(bench: Bench, count: int) -> None:
+    course = Course(bench.host)
+    images = course.add("ProbeTensor", values=as_values(photos(count, width=40, height=56)))[0]
+    course.trainer(name=f"of{count}", images=images, captions="")
+    course.run()
+    assert load_subject(subject_file(bench.host, f"of{count}")).steps == SETTINGS["steps"]
+
+
+def test_only_what_was_loaded_together(bench: Bench, tmp_path: Path) -> None:
+    def other(kind: str) -> str:
+        course = Course(bench.host)
+        changes = {
+            "lora": lambda: {"model": course.lora(0.5)},
+            "frame rate": lambda: {"model": course.add("CustomCrafterFrameRate", model=course.model, fps=3)[0]},
+            "token": lambda: {
+                "clip": course.add("CustomCrafterTeachToken", clip=course.clip, subject=course.load_subject("first"))[0]
+            },
+            "layer": lambda: {"clip": course.add("CLIPSetLastLayer", clip=course.clip, stop_at_clip_layer=-2)[0]},
+            "demo": lambda: {
+                "vae": course.add("CustomCrafterLoadVideoCrafter2", checkpoint="customcrafter_demo", dtype="float32")[2]
+            },
+            "small": lambda: {"model": course.add("ProbeSmallModel", kind="sd15")[0]},
+        }[kind]()
+        return course.refused(**changes)
+
+    assert "Connect that node's MODEL" in other("lora")
+    assert "Connect that node's MODEL" in other("frame rate")
+    assert "Connect that node's CLIP" in other("token")
+    assert "Connect that node's CLIP" in other("layer")
+    assert "one of demo_base.safetensors, while the MODEL is of reference.safetensors" in other("demo")
+    assert "found another one" in other("small")
+
+
+def test_prior_pictures_are_made_once(bench: Bench) -> None:
+    def run(name: str) -> list[tuple[str, int]]:
+        course = Course(bench.host)
+        prior = course.add("ProbeTensor", values=as_values(photos(2, seed=1)))[0]
+        course.trainer(name=name, prior=prior, make_prior=3)
+        course.run()
+        kept = (bench.host.base / "output" / "customcrafter" / "prior").rglob("*.png")
+        return sorted((path.name, path.stat().st_mtime_ns) for path in kept)
+
+    first = run("with_prior")
+    assert len(first) == 3
+    assert run("with_prior_again") == first
+    one, again = (tensors_of(subject_file(bench.host, name)) for name in ("with_prior", "with_prior_again"))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+
+
+def test_half_precision_is_trained_in_bfloat16(bench: Bench) -> None:
+    course = Course(bench.host)
+    loaded = course.add("CustomCrafterLoadVideoCrafter2", checkpoint="reference.safetensors", dtype="float16")
+    course.trainer(name="half", model=loaded[0], clip=loaded[1], vae=loaded[2])
+    course.trainer(name="precise")
+    course.run()
+    half, precise = (tensors_of(subject_file(bench.host, name)) for name in ("half", "precise"))
+    ups = [name for name in precise if ".lora_B." in name]
+    assert 1e-4 < float(np.median([distance(half[name], precise[name]) for name in ups])) < 0.5
