@@ -108,5 +108,11 @@ def _about(options: argparse.Namespace, model: VideoCrafter2, config: BenchmarkC
     """On what all this was measured, in a sentence."""
     size = f"{model.defaults.width}×{model.defaults.height}, {model.defaults.frames} frames"
     name = base_path(options.base).name
-    count = f"{len(config.subjects)} subjects, {len(config.training_seeds)} training seeds, {len(config.seeds)} seeds"
+    counts = {
+        "subject": len(config.subjects),
+        "training seed": len(config.training_seeds),
+        "prompt": len({prompt for subject in config.subjects for prompt in config.prompts_of(subject)}),
+        "seed": len(config.seeds),
+    }
+    count = ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for name, number in counts.items())
     return f"Base model {name} ({size}), {config.steps} steps; {count}."

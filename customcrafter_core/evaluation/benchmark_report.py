@@ -179,7 +179,7 @@ def _sets(report: Report) -> dict[str, list[CellResult]]:
     several = len({result.cell.training_seed for result in report.results}) > 1
     for result in report.results:
         cell = result.cell
-        prompt = cell.prompt.replace("{}", cell.subject.name)
+        prompt = cell.prompt.replace("{}", cell.subject.class_word)
         trained = f", training seed {cell.training_seed}" if several else ""
         sets.setdefault(f"{cell.subject.name}: {prompt} (seed {cell.seed}{trained})", []).append(result)
     return sets
@@ -205,7 +205,7 @@ def _page(report: Report, tables: Sequence[Table], remarks: Sequence[str]) -> st
     parts += [table.html() for table in tables]
     for name, results in _sets(report).items():
         figures = "".join(
-            f'<figure><video src="{html.escape(r.cell.stem)}.mp4" muted loop autoplay playsinline></video>'
+            f'<figure><video src="{html.escape(r.cell.stem)}.mp4" preload="auto" muted loop autoplay playsinline></video>'
             f"<figcaption>{html.escape(r.cell.method.title)}</figcaption></figure>"
             for r in results
         )

@@ -76,3 +76,11 @@ def test_wrong_use_is_told_in_one_sentence(folder: Path, tmp_path: Path, capsys:
         assert main(["evaluate", *arguments]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and said in error
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark", "study"])
+def test_help_has_an_example_and_fits_the_terminal(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"python -m customcrafter_core {command}" in shown.partition("examples:")[2]
+    assert max(map(len, shown.splitlines())) <= 120
