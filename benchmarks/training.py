@@ -14,10 +14,7 @@ Ratios are medians over rounds, so that a busy machine hurts all three alike.
 from __future__ import annotations
 
 import argparse
-import platform
 import resource
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -33,6 +30,8 @@ from customcrafter_core.training.examples import ExampleSets, encode_examples, s
 from customcrafter_core.training.objective import Captions, losses_of
 from customcrafter_core.training.photos import Photo, images_to_tensor
 from customcrafter_core.training.trainer import Trainer
+
+from .timing import Timings, machine, time_in_turns
 
 AT_MOST_OF_BARE, AT_LEAST_OF_RECIPE = 1.10, 1.35
 
@@ -53,15 +52,9 @@ def main() -> None:
     photos = [Photo(Image.linear_gradient("L").rotate(30 * i).convert("RGB")) for i in range(5)]
     sets = encode_examples(model, config, photos, photos)
     trainer = Trainer(model, config, sets)
-    ways = ways_to_step(trainer, photos, sets)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
     with trainer.attached():
-        for way in ways.values():
-            way()  # warm up
-        for _ in range(options.rounds):
-            for name, way in ways.items():
-                seconds[name].append(timed(way, model.device))
-    report(seconds, model, config)
+        timings = time_in_turns(ways_to_step(trainer, photos, sets), options.rounds, model.device)
+    report(timings, model, config)
 
 
 def ways_to_step(trainer: Trainer, photos: list[Photo], sets: ExampleSets) -> dict[str, Callable[[], object]]:
@@ -99,26 +92,15 @@ class _Uncached(Captions):
         return encode_ids(self._model.text_encoder, ids).to(self._model.dtype)
 
 
-def timed(way: Callable[[], object], device: torch.device) -> float:
-    """Seconds that something takes, work still queued on a GPU included."""
-    started = time.perf_counter()
-    way()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def report(seconds: dict[str, list[float]], model: VideoCrafter2, config: TrainConfig) -> None:
+def report(timings: Timings, model: VideoCrafter2, config: TrainConfig) -> None:
     """Print medians, ratios within rounds, and the peak of memory."""
     width, height = size_of(model, config)
-    print(f"{platform.machine()}, {model.device}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(machine(model.device))
     print(f"{config.frames} frames of {width}x{height}, batch {config.batch} and prior, {model.dtype}")
-    for name, values in seconds.items():
-        print(f"{name:8} {statistics.median(values):8.3f} s a step")
-    to_bare = statistics.median(a / b for a, b in zip(seconds["ours"], seconds["bare"], strict=True))
-    to_recipe = statistics.median(a / b for a, b in zip(seconds["recipe"], seconds["ours"], strict=True))
-    print(f"ours / bare   {to_bare:.3f}  (wanted: at most {AT_MOST_OF_BARE})")
-    print(f"recipe / ours {to_recipe:.3f}  (wanted: at least {AT_LEAST_OF_RECIPE})")
+    for name in timings:
+        print(f"{name:8} {timings.median(name):8.3f} s a step")
+    print(f"ours / bare   {timings.ratio('ours', 'bare'):.3f}  (wanted: at most {AT_MOST_OF_BARE})")
+    print(f"recipe / ours {timings.ratio('recipe', 'ours'):.3f}  (wanted: at least {AT_LEAST_OF_RECIPE})")
     if model.device.type == "cuda":
         print(f"peak memory   {torch.cuda.max_memory_allocated(model.device) / 1e9:.2f} GB on the GPU")
     else:

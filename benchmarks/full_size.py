@@ -1,0 +1,37 @@
+"""A checkpoint of VideoCrafter2's size with random weights: 7.4 GB in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from customcrafter_core.base_model.geometry import Geometry, TextGeometry, UNetGeometry, VAEGeometry
+from customcrafter_core.base_model.networks import build_networks
+from customcrafter_core.base_model.writing import original_state_dict
+
+GEOMETRY = Geometry(
+    UNetGeometry(
+        4, 4, (320, 640, 1280, 1280), 2, (True, True, True, False), context_dim=1024, head_dim=64, norm_groups=32
+    ),
+    TextGeometry(vocab_size=49408, positions=77, width=1024, mlp_width=4096, layers=23, heads=16),
+    VAEGeometry(image_channels=3, latent_channels=4, channels=(128, 256, 512, 512), blocks_per_level=2, norm_groups=32),
+)
+BLOCK = 2**22  # values drawn once; all weights are cut from them, for time and disk do not depend on what they are
+SCALE = 0.02
+
+
+def write_full_size(path: Path) -> Path:
+    """Write it in float32, as ``.safetensors`` or, like the original, as ``.ckpt``."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in original_state_dict(build_networks(GEOMETRY), GEOMETRY).items()}
+    block = SCALE * torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))
+    state = {
+        name: block.repeat(-(-shape.numel() // BLOCK))[: shape.numel()].reshape(shape) for name, shape in shapes.items()
+    }
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state}, path)
+    return path
