@@ -166,21 +166,20 @@ class DemoPhotos(io.ComfyNode):
                 text(display_name="captions", tooltip="What they show."),
                 io.Image.Output(display_name="prior", tooltip="Pictures of other things of the class."),
                 text(display_name="prior_captions", tooltip="What they show."),
-                text(display_name="class_word", tooltip="What the subject is."),
             ],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
         """Draw them."""
-        from ..customcrafter_core.demo.run import CLASS_WORD, demo_photos, demo_prior
+        from ..customcrafter_core.demo.run import demo_photos, demo_prior
         from .native.picture import as_image
 
         outputs: list[Any] = []
         for photos in (demo_photos(), demo_prior()):
             outputs.append(torch.cat([as_image(photo.image) for photo in photos]))
             outputs.append("\n".join(photo.caption for photo in photos))
-        return io.NodeOutput(*outputs, CLASS_WORD)
+        return io.NodeOutput(*outputs)
 
 
 NODES = [SubjectTrainer, DemoPhotos]

@@ -204,7 +204,11 @@ def _height(node: Node, description: Description) -> int:
     sockets = max(len(types) - widgets, len(description["output"]))
     extra = 90 if any(options.get("multiline") for _, options, _ in types.values()) else 0
     preview = 300 if node.kind in ("SaveVideo", "SaveImage", "PreviewImage") else 0
-    preview += {"CustomCrafterDynamicWeightedKSampler": 200, "CustomCrafterLoadSubject": 90}.get(node.kind, 0)
+    preview += {
+        "CustomCrafterDynamicWeightedKSampler": 200,
+        "CustomCrafterLoadSubject": 90,
+        "CustomCrafterSubjectTrainer": 560,
+    }.get(node.kind, 0)
     return 40 + ROW * (widgets + sockets) + extra + preview
 
 

@@ -25,13 +25,18 @@ def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description]
     strengths = [[_strengths(node["inputs"], api)] for node in api.values() if node["class_type"] in SAMPLERS]
     # each video with its strengths below it
     rows = [row for pair in itertools.zip_longest(videos, strengths, fillvalue=[]) for part in pair for row in part]
-    rows = [row.resize((WIDTH, round(row.height * WIDTH / row.width)), Image.Resampling.NEAREST) for row in rows]
+    rows = [_fitted(row) for row in rows]
     sheet = Image.new("RGB", (WIDTH, max(sum(row.height for row in rows), 256)), "#1b1d22")
     top = 0
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
     sheet.save(path, quality=88)
+
+
+def _fitted(row: Image.Image) -> Image.Image:
+    way = Image.Resampling.NEAREST if row.width < WIDTH else Image.Resampling.LANCZOS
+    return row.resize((WIDTH, round(row.height * WIDTH / row.width)), way)
 
 
 def _videos(api: dict[str, Any], host: Any) -> list[list[Image.Image]]:
@@ -54,6 +59,7 @@ def _strengths(inputs: dict[str, Any], api: dict[str, Any]) -> Image.Image:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    steps = next(node["inputs"]["steps"] for node in api.values() if "steps" in node["inputs"])
+    samplers = [inputs, *(node["inputs"] for node in api.values() if "cfg" in node["inputs"])]
+    steps = next(given["steps"] for given in samplers if "steps" in given)
     strengths = [inputs["lambda_s"] if step < inputs["k"] else inputs["lambda_l"] for step in range(steps)]
     return Image.fromarray((module.strength_picture([strengths])[0].numpy() * 255).astype(np.uint8))

@@ -272,7 +272,23 @@ def test_one_photo_and_many(bench: Bench, count: int) -> None:
     assert load_subject(subject_file(bench.host, f"of{count}")).steps == SETTINGS["steps"]
 
 
-def test_only_what_was_loaded_together(bench: Bench, tmp_path: Path) -> None:
+def test_list_of_photos_of_any_size_and_with_transparent_places(bench: Bench) -> None:
+    """What is transparent is white, whatever colour lies under it."""
+    first, second = photos(1), photos(1, seed=1, width=40, height=56)
+    transparent = np.concatenate([second, np.full((1, 56, 40, 1), 255, np.uint8)], -1)
+    transparent[:, :20, :, 3] = 0
+    second[:, :20] = 255
+    for name, pictures in (("transparent", (first, transparent)), ("white", (first, second))):
+        course = Course(bench.host)
+        values = [as_values(pixels)["__value__"] for pixels in pictures]
+        images = course.add("ProbeTensors", values={"__value__": values})[0]
+        course.trainer(name=name, images=images, captions="a {}\n{} alone", steps=2)
+        course.run()
+    found, expected = (tensors_of(subject_file(bench.host, name)) for name in ("transparent", "white"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_only_what_was_loaded_together(bench: Bench) -> None:
     def other(kind: str) -> str:
         course = Course(bench.host)
         changes = {

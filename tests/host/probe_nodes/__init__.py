@@ -294,6 +294,15 @@ class ProbeTensor:
         return (torch.tensor(values["__value__"] if isinstance(values, dict) else values),)
 
 
+class ProbeTensors(ProbeTensor):
+    """A list of tensors from the test, which may differ in shape."""
+
+    OUTPUT_IS_LIST = (True,)
+
+    def make(self, values: Any) -> tuple[Any]:
+        return ([torch.tensor(one) for one in (values["__value__"] if isinstance(values, dict) else values)],)
+
+
 def small_sd15() -> Any:
     """A small model of the SD1.5 kind, made by the host."""
     import comfy.supported_models
@@ -396,6 +405,7 @@ class ProbeControl:
 PROBES = [
     ProbeSave,
     ProbeTensor,
+    ProbeTensors,
     ProbeFault,
     ProbeLive,
     ProbeStrength,
