@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from .scoring import Scorer
 
 SUBJECTS, CELLS = "subjects", "cells"
 LATENT = "latent"
+SECONDS_BETWEEN_LOOKS = 5.0
 
 
 @dataclass(frozen=True)
@@ -93,24 +95,46 @@ class Benchmark:
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def run(self) -> list[CellResult]:
-        """Learn and sample what is missing; processes share the work.
+        """Learn and sample what is missing; of several processes each does its share, and the first one collects all.
+
+        Returns:
+            All results; those of its own share in a process that is not the first.
 
         Raises:
             InputError: photos, settings or the base model do not fit.
             OSError: the disk is full or the folder cannot be written.
         """
         cells = self.cells()
-        trainings = {self._subject_path(cell): cell for cell in cells if cell.method.preset is not None}
-        for path in sorted(trainings)[self.workers.rank :: self.workers.size]:
-            self._learned(trainings[path])
-        self.workers.wait()
-        own = cells[self.workers.rank :: self.workers.size]
+        own = self.share(cells)
+        for cell in own:
+            if cell.method.preset is not None:
+                self._learned(cell)
         for done, cell in enumerate(own):
             self.result(cell)
             if self.watcher.on_cell is not None:
                 self.watcher.on_cell(done + 1, len(own), cell)
-        self.workers.wait()
+        if not self.workers.is_first:
+            return [self.result(cell) for cell in own]
+        # not a barrier of the process group: those give up after minutes, and shares differ by hours
+        while not all(self.is_done(cell) for cell in cells):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
         return [self.result(cell) for cell in cells]
+
+    def share(self, cells: Sequence[Cell]) -> list[Cell]:
+        """The cells of this process: with a subject go all videos of it, so that nobody waits for its training."""
+        jobs = dict.fromkeys(self._job(cell) for cell in cells)
+        owner = {job: i % self.workers.size for i, job in enumerate(jobs)}
+        return [cell for cell in cells if owner[self._job(cell)] == self.workers.rank]
+
+    def _job(self, cell: Cell) -> str:
+        return cell.stem if cell.method.preset is None else str(self._subject_path(cell))
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether a cell is sampled and scored with the settings and models of now."""
+        kept = _read_record(self.folder / f"{cell.stem}.json")
+        return kept.get("made") == self._record(cell, self._settings(cell)) and kept.get(
+            "scored_by"
+        ) == self._scored_by(cell)
 
     def cells(self) -> list[Cell]:
         """All cells; a method that learns nothing has one for all training seeds."""

@@ -163,12 +163,32 @@ def small_clip(folder: Path) -> Any:
 
 
 def test_processes_share_the_work_without_overlap(folder: Path, model: VideoCrafter2, counted: dict[str, int]) -> None:
-    seen: list[str] = []
-    for rank in range(2):
+    """The first process comes last here, as it waits for the others."""
+    methods = [*CONTENT["methods"], {"name": "other", "like": "sslm", "training": {"lr": 1e-3}}]
+    shared, seen = config(folder, methods=methods), []
+    for rank in (1, 0):
         watcher = BenchmarkWatcher(on_cell=lambda done, of, cell: seen.append(cell.stem))
-        part = Benchmark(config(folder), model, folder / "out", Scorer(), Workers(rank, 2), watcher)
-        part.run()
-    assert sorted(seen) == sorted(cell.stem for cell in part.cells()) and counted["generate"] == 8
+        part = Benchmark(shared, model, folder / "out", Scorer(), Workers(rank, 2), watcher)
+        before = len(seen)
+        results = part.run()
+        assert len(seen) > before
+    assert sorted(seen) == sorted(cell.stem for cell in part.cells()) and len(results) == 10
+    assert counted == {"generate": 10, "train_subject": 2}
+
+
+def test_the_first_process_waits_for_the_others(
+    folder: Path, model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = config(folder, methods=["base"])
+    waited: list[float] = []
+
+    def other(seconds: float) -> None:
+        waited.append(seconds)
+        Benchmark(small, model, folder / "out", Scorer(), Workers(1, 2)).run()
+
+    monkeypatch.setattr(module.time, "sleep", other)
+    results = Benchmark(small, model, folder / "out", Scorer(), Workers(0, 2)).run()
+    assert len(waited) == 1 and len(results) == 2
 
 
 def test_several_training_seeds_are_trained_each(folder: Path, model: VideoCrafter2, counted: dict[str, int]) -> None:
