@@ -13,6 +13,7 @@ from ..customcrafter_core.diffusion.strength import LAMBDA_L, TwoPhase
 from ..customcrafter_core.errors import InputError
 from . import host
 from .loading import BUILT_IN, choices, chosen_file, saved_at
+from .strength_inputs import LARGEST, STEP
 
 SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
 SUFFIX = ".safetensors"
@@ -137,7 +138,12 @@ class ApplySubject(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
                 SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
                 io.Float.Input(
-                    "strength", default=LAMBDA_L, min=-3.0, max=3.0, step=0.01, tooltip="How strong the subject is."
+                    "strength",
+                    default=LAMBDA_L,
+                    min=-LARGEST,
+                    max=LARGEST,
+                    step=STEP,
+                    tooltip="How strong the subject is.",
                 ),
                 any_base_input(),
             ],
