@@ -26,7 +26,7 @@ from ..generation import AppliedSubject, VideoSettings, generate, resolve
 from ..output.files import write_bytes, write_json
 from ..output.video import write_video
 from ..subject.file import load_subject
-from ..subject.subject import PLACEHOLDER, Subject
+from ..subject.subject import Subject
 from ..training.keeper import digest_of
 from ..training.loop import Watcher, train_subject
 from ..training.photos import Photo, load_photos
@@ -208,10 +208,9 @@ class Benchmark:
     # --- sampling and scoring -----------------------------------------------------------------------------------------
 
     def _settings(self, cell: Cell) -> VideoSettings:
-        config, word = self.config, cell.subject.class_word
-        named = word if cell.method.preset is None else f"{PLACEHOLDER} {word}"
+        config = self.config
         settings = VideoSettings(
-            cell.prompt.replace("{}", named),
+            cell.prompt.replace("{}", f"{self._token(cell)} {cell.subject.class_word}".strip()),
             seed=cell.seed,
             steps=config.steps,
             eta=config.eta,
@@ -219,6 +218,12 @@ class Benchmark:
             exact_tail=config.exact_tail,
         )
         return resolve(self.model, settings)
+
+    def _token(self, cell: Cell) -> str:
+        """The learned token; empty for a method that learns none."""
+        if cell.method.preset is None:
+            return ""
+        return self.config.train_config(cell.method, cell.subject, cell.training_seed).placeholder
 
     def _record(self, cell: Cell, settings: VideoSettings) -> dict[str, Any]:
         """Everything that decides what the video is, in plain values."""
@@ -244,7 +249,8 @@ class Benchmark:
         frames = self.model.decode(latent)[0]
         write_video(self.folder / f"{cell.stem}.mp4", frames, settings.fps)
         photos: Sequence[Image.Image] = [photo.image for photo in self.photos(cell.subject.photos)]
-        return self.scorer.score(frames, settings.prompt, photos, fps=settings.fps)
+        placeholders = [token for token in (self._token(cell),) if token]
+        return self.scorer.score(frames, settings.prompt, photos, placeholders=placeholders, fps=settings.fps)
 
     def _scored_by(self, cell: Cell) -> dict[str, Any]:
         """What the scores depend on besides the video."""

@@ -32,6 +32,7 @@ from customcrafter_core.evaluation import benchmark as module
 from customcrafter_core.evaluation.benchmark import Benchmark, BenchmarkWatcher, CellResult
 from customcrafter_core.evaluation.benchmark_config import METHODS, BenchmarkConfig
 from customcrafter_core.evaluation.benchmark_report import Report
+from customcrafter_core.evaluation.metrics import clip_t
 from customcrafter_core.evaluation.paper_tables import TABLE_1, TABLE_2
 from customcrafter_core.evaluation.report_folder import ReportVideos
 from customcrafter_core.evaluation.scoring import MOTION, Scorer
@@ -142,6 +143,15 @@ def test_what_changes_is_done_again_and_nothing_else(
     longer = replace(changed, prompts=(*changed.prompts, "a {} in snow"))
     Benchmark(longer, model, folder / "out", Scorer()).run()
     assert counted == {"generate": 16 + 4, "train_subject": 2}
+
+
+def test_a_token_of_another_name_is_what_prompts_have_and_scores_leave_out(folder: Path, model: VideoCrafter2) -> None:
+    named = config(folder, training={**TRAINING, "placeholder": "<mug>"}, methods=["customcrafter"], prompts=["a {}"])
+    clip = small_clip(folder)
+    (only,) = Benchmark(named, model, folder / "out", Scorer(clip=clip)).run()
+    assert only.prompt == "a <mug> cup"
+    frames = model.decode(load_file(next((folder / "out" / "cells").rglob("*.safetensors")))["latent"])[0]
+    assert only.scores["CLIP-T"] == pytest.approx(clip_t(frames, "a cup", clip))
 
 
 def test_a_new_model_for_scores_scores_the_kept_videos(
