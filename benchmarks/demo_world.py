@@ -108,8 +108,11 @@ def all_jobs(subjects: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     return [*learned, *(Job(BASE, seed=seed) for seed in seeds), Job(COMMITMENT)]
 
 
-def asked_for(subject: str, seed: int, count: int) -> list[Asked]:
-    """The prompts: four motions on three backgrounds, alone and beside something whose colour the subject has not."""
+def asked_for(subject: str, seed: int, count: int, beside: bool = False) -> list[Asked]:
+    """The prompts: four motions on three backgrounds, twice; with ``beside`` half of them with a second object.
+
+    The second object's colour is none of the subject's.
+    """
     colours = world.HELD_OUT[subject].colours if subject else ()
     things = [name for name, look in world.THINGS.items() if look.colours[0] not in colours]
     start = NOISE_SEED + 1000 * (list(world.HELD_OUT).index(subject) if subject else 99) + 100 * seed
@@ -161,17 +164,17 @@ def measured(clip: np.ndarray, asked: Asked, subject: str) -> dict[str, Any]:
     return found
 
 
-def do(job: Job, count: int, steps: int, sheets: Path) -> list[dict[str, Any]]:
+def do(job: Job, settings: dict[str, Any], sheets: Path) -> list[dict[str, Any]]:
     """Train and sample; one row for each video."""
     torch.set_num_threads(1)
     model = run.load_demo_base()
     if job.variant == COMMITMENT:
-        return commitment(model, count)
-    subject = learn(model, job, steps) if job.subject else None
+        return commitment(model, settings["prompts"])
+    subject = learn(model, job, settings["steps"]) if job.subject else None
     model.unet.set_attn_processor(SharedTextAttention())
     ways = VARIANTS[job.variant].ways if subject else {BASE: None}
     rows = []
-    for i, asked in enumerate(asked_for(job.subject, job.seed, count)):
+    for i, asked in enumerate(asked_for(job.subject, job.seed, settings["prompts"], settings["beside"])):
         prompt = asked.caption("{}").replace("{}", subject.trigger if subject else world.CLASS_WORD)
         settings = VideoSettings(prompt=prompt, seed=asked.noise, exact_tail=True)
         runs = sample_runs(
@@ -189,7 +192,7 @@ def do(job: Job, count: int, steps: int, sheets: Path) -> list[dict[str, Any]]:
 def commitment(model: VideoCrafter2, count: int) -> list[dict[str, Any]]:
     """Videos of the base whose prompt changes to the opposite motion before step K."""
     rows = []
-    asked = [one for one in asked_for("", 0, count) if not one.thing]
+    asked = asked_for("", 0, min(count, len(MOVING) * len(world.BACKGROUNDS)))
     captions = [one.caption("red circle") for one in asked]
     turned = [world.caption_for("red circle", OPPOSITE[one.motion], one.background) for one in asked]
     model.unet.set_attn_processor(SharedTextAttention())
@@ -220,12 +223,13 @@ def read_cache(path: Path, settings: dict[str, Any]) -> dict[Job, list[dict[str,
 
 def results(jobs: Sequence[Job], cache: Path, options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     """The rows of all jobs, from the cache or made now."""
-    settings = {"prompts": options.prompts, "steps": options.steps, "base": run.load_demo_base().fingerprint}
+    settings = {name: getattr(options, name) for name in ("prompts", "steps", "beside")}
+    settings["base"] = run.load_demo_base().fingerprint
     done = read_cache(cache, settings)
     missing = [job for job in jobs if job not in done]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are in {cache}", flush=True)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(do, job, options.prompts, options.steps, cache.parent): job for job in missing}
+        running = {pool.submit(do, job, settings, cache.parent): job for job in missing}
         for number, future in enumerate(as_completed(running)):
             job = running[future]
             done[job] = future.result()
@@ -242,6 +246,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("output/demo_world/cache.jsonl"), help="finished jobs")
     parser.add_argument("--workers", type=int, default=2, help="processes, one core each")
     parser.add_argument("--prompts", type=int, default=24, help="videos of each way, subject and training")
+    parser.add_argument(
+        "--beside",
+        action="store_true",
+        help="half of the prompts with a second object; the base must know them (see demo_gate.json)",
+    )
     parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=list(world.HELD_OUT))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(TRAIN_SEEDS), help="of training")
     parser.add_argument("--steps", type=int, default=PRESETS["demo"]["steps"], help="of training")
