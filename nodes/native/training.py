@@ -103,7 +103,7 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
         folder = made.of(config.class_word, config.seed)
         prior += generate_prior(
             base, config.class_word, folder, made.count, clips=made.clips, seed=config.seed,
-            on_item=watch.phase("Making prior pictures"),
+            on_item=watch.phase("Making prior pictures"), on_step=lambda _: watch.check(),
         )[: made.count]  # fmt: skip
     if order.anew:
         start_over(order.target)
