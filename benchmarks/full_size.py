@@ -27,11 +27,15 @@ def write_full_size(path: Path) -> Path:
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in original_state_dict(build_networks(GEOMETRY), GEOMETRY).items()}
     block = SCALE * torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))
-    state = {
-        name: block.repeat(-(-shape.numel() // BLOCK))[: shape.numel()].reshape(shape) for name, shape in shapes.items()
-    }
+    state = {name: _cut(block, shape) for name, shape in shapes.items()}
     if path.suffix == ".safetensors":
         save_file(state, path)
     else:
         torch.save({"state_dict": state}, path)
     return path
+
+
+def _cut(block: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A tensor of that shape with memory of its own, no more than it needs."""
+    count = shape.numel()
+    return torch.cat([block] * (count // BLOCK) + [block[: count % BLOCK]]).reshape(shape)
