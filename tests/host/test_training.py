@@ -139,22 +139,26 @@ def test_result_is_used_at_once(bench: Bench, model: VideoCrafter2) -> None:
     assert "used.safetensors" in choices and STATE not in choices
 
 
-def interrupted(course: Course, at: int) -> int:
-    """Run a graph and press the stop button when the progress bar says so; returns the steps that were kept."""
-    state = course.host.base / "models" / "loras" / "stopped.training" / STATE
+def stop(course: Course, total: int, at: int) -> None:
+    """Run a graph and press the stop button when the progress bar of so many items says so."""
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{course.host.port}/ws?clientId={client}", timeout=120)
     prompt = course.host.queue(course.graph.nodes, client)
     while True:
         message = socket.recv()
         told = json.loads(message) if isinstance(message, str) else {"type": ""}
-        if told["type"] == "progress" and told["data"]["max"] == LONG["steps"] and told["data"]["value"] >= at:
+        if told["type"] == "progress" and told["data"]["max"] == total and told["data"]["value"] >= at:
             break
     course.host.post("/interrupt")
     socket.close()
     with pytest.raises(Interrupted):
         course.host.wait(prompt)
-    with open_tensor_file(state) as file:
+
+
+def interrupted(course: Course, at: int) -> int:
+    """Stop a run of the trainer; returns the steps that were kept."""
+    stop(course, LONG["steps"], at)
+    with open_tensor_file(course.host.base / "models" / "loras" / "stopped.training" / STATE) as file:
         return len(file.read("history"))
 
 
@@ -327,6 +331,22 @@ def test_prior_pictures_are_made_once(bench: Bench) -> None:
     assert run("with_prior_again") == first
     one, again = (tensors_of(subject_file(bench.host, name)) for name in ("with_prior", "with_prior_again"))
     assert all(torch.equal(one[name], again[name]) for name in one)
+
+
+def test_making_prior_pictures_can_be_stopped(bench: Bench) -> None:
+    folder, count = bench.host.base / "output" / "customcrafter" / "prior", 31
+    prior = {"make_prior": count, "class_word": "cat", "steps": 1, "name": "cat"}
+    course = Course(bench.host)
+    course.trainer(**prior)
+    stop(course, count, 2)
+    kept = sorted(folder.glob("cat_*/*.png"))
+    assert 2 <= len(kept) < count and not subject_file(bench.host, "cat").exists()
+    times = [path.stat().st_mtime_ns for path in kept]
+    course = Course(bench.host)
+    course.trainer(**prior)
+    course.run()
+    assert len(list(folder.glob("cat_*/*.png"))) == count
+    assert [path.stat().st_mtime_ns for path in kept] == times
 
 
 def test_half_precision_is_trained_in_bfloat16(bench: Bench) -> None:
