@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,12 @@ from .strength_inputs import LARGEST, STEP
 
 SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
 SUFFIX = ".safetensors"
-TRAINING_STATE = os.sep.join((".training", "state.safetensors"))  # as the trainer leaves it beside a subject
 VIDEOCRAFTER2 = "320-640-1280-1280-1024"  # widths in its fingerprint: the UNet's levels and the text
 
 
 def subject_names() -> list[str]:
     """The built-in subject and files of the host's LoRA folders; which ones are subjects is seen when one is loaded."""
-    names = [name for name in choices("loras") if name == BUILT_IN["loras"][0] or name.endswith(SUFFIX)]
-    return [name for name in names if not name.endswith(TRAINING_STATE)]
+    return [name for name in choices("loras") if name == BUILT_IN["loras"][0] or name.endswith(SUFFIX)]
 
 
 def summary_of(subject: Any) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLDER_SUFFIX = ".training"
-STATE, BEST = "state.safetensors", "best.safetensors"
+STATE, BEST = "training.state", "best.safetensors"  # the state is safetensors too, but no model to choose from a list
 LOSS_PICTURE, SAMPLE_STRIP, SAMPLE_ROWS = "loss.png", "samples.png", "samples"
 STATE_KEY = "customcrafter.training_state"
 FORMAT = 1
@@ -156,7 +156,10 @@ class Keeper:
             return
         rows = self.folder / SAMPLE_ROWS
         _write_png(rows / f"{sample.step:06d}.png", sample_row(sample))
-        _write_png(self.folder / SAMPLE_STRIP, stacked([Image.open(path) for path in sorted(rows.glob("*.png"))]))
+        _write_png(
+            self.folder / SAMPLE_STRIP,
+            stacked([Image.open(path, formats=["PNG"]) for path in sorted(rows.glob("*.png"))]),
+        )
 
     def best(self) -> Subject | None:
         """The best subject so far, if one was kept."""
