@@ -173,6 +173,9 @@ def _named_tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
         raise InputError(
             expected="dense weights", found=f"sparse ones: {some_names(sparse)}", remedy="Use the original file."
         )
+    larger = [name for name, v in named.items() if v.numel() * v.dtype.itemsize > v.untyped_storage().nbytes()]
+    if larger:  # one number that claims to be a thousand millions of them
+        raise damaged_file(path, f"more numbers than it holds in {some_names(larger)}")
     return named
 
 

@@ -30,6 +30,8 @@ LIGHTNING_NAMES = {
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "pathlib.PosixPath",
     "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
 }  # fmt: skip
+LARGEST_RATIO = 20  # of an archive's content to its size; weights do not even shrink to half
+ALWAYS_FITS = 10**8  # bytes of content that are read whatever they were packed into
 DICTIONARIES = {"defaultdict", "AttributeDict"}  # the unpickler fills in their items
 
 
@@ -126,6 +128,9 @@ def _root(archive: zipfile.ZipFile) -> str:
 
 def _pickle_of(path: Path) -> bytes:
     with zipfile.ZipFile(path) as archive:
+        content = sum(entry.file_size for entry in archive.infolist())
+        if content > max(LARGEST_RATIO * path.stat().st_size, ALWAYS_FITS):
+            raise ValueError(f"packed so that it would fill {content:,} bytes")
         return archive.read(f"{_root(archive)}data.pkl")
 
 

@@ -141,6 +141,6 @@ def _is_count(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     try:
-        return f"{value!s:.40}"
+        return f"{value!r:.40}" if isinstance(value, str) else f"{value!s:.40}"
     except ValueError:  # Python does not write out whole numbers of thousands of digits
         return "a number of thousands of digits"

@@ -19,6 +19,8 @@ from ..errors import InputError, some_names
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is read, whatever a file is called: Pillow also knows formats for which it starts other programs."""
 SMALLEST_SIDE = 16  # pixels; less holds nothing to learn
 THUMBNAIL_SIDE = 128
 LONGEST_SIDE = 1536  # pixels, three times the longer side of VideoCrafter2's video: at full size ten photos fill 1 GB
@@ -137,7 +139,7 @@ def load_image(path: Path, longest: int = LONGEST_SIDE) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.draft(None, (longest, longest))  # a JPEG is read at a fraction of its size at once
                 image.load()
                 upright = ImageOps.exif_transpose(image)

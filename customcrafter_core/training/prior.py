@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..generation import SampledStep, VideoSettings, generate
 from ..output.files import write_bytes, write_json
 from ..output.pixels import to_bytes
 from .config import CAPTIONS
-from .photos import Clip, Photo, caption_beside, load_image, longest_side, opaque, picture_files
+from .photos import FORMATS, MOST_BYTES, Clip, Photo, caption_beside, load_image, longest_side, opaque, picture_files
 
 STEPS = 25  # of sampling; half of what a video to look at gets
 RECORD = "prior.json"
@@ -189,13 +190,20 @@ def _load(path: Path, longest: int) -> Photo | Clip:
     is_ours = MADE.fullmatch(path.name) is not None
     frames: list[Image.Image] = []
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # a frame may be larger than the first
             count = getattr(image, "n_frames", 1)
             if count > MOST_FRAMES:
                 raise InputError(
                     expected=f"an animation of at most {MOST_FRAMES} frames",
                     found=f"{count} in {path.name}",
                     remedy="Cut it into shorter ones.",
+                )
+            if 3 * count * image.width * image.height > MOST_BYTES and count > 1:
+                raise InputError(
+                    expected=f"an animation of at most {MOST_BYTES // 3:,} pixels in all its frames",
+                    found=f"{count} frames of {image.width}x{image.height} in {path.name}",
+                    remedy="Scale it down, or cut it into shorter ones.",
                 )
             for i in range(count):
                 image.seek(i)
@@ -205,6 +213,8 @@ def _load(path: Path, longest: int) -> Photo | Clip:
                 frames += [frame] * (max(round(image.info.get("duration", 0) / FRAME_TIME), 1) if is_ours else 1)
     except InputError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise damaged_file(path, str(error)) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise damaged_file(path, str(error)) from error
     return Clip(tuple(frames), caption_beside(path)) if len(frames) > 1 else Photo(first, caption_beside(path))

@@ -183,12 +183,9 @@ class Trainer:
             InputError: tensors are missing or of another shape; nothing was changed.
         """
         parameters = self.learner.parameters()
-        wrong = [
-            name
-            for name, parameter in parameters.items()
-            if (found := named.get(f"{LEARNED}.{name}")) is None or found.shape != parameter.shape
-        ]
-        if wrong or HISTORY not in named:
+        wrong = [name for name, parameter in parameters.items() if not _is_whole(named, name, parameter.shape)]
+        history = named.get(HISTORY)
+        if wrong or history is None or history.ndim != 2 or history.shape[1] != 2:
             raise InputError(
                 expected="the state of a run with these settings",
                 found=f"another, without {some_names(wrong or [HISTORY])}",
@@ -197,7 +194,7 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(named[f"{LEARNED}.{name}"])
-        pairs = named[HISTORY].tolist()
+        pairs = history.tolist()
         self.history = [TrainStep(i, self.config.all_steps, *pair) for i, pair in enumerate(pairs)]
         self.done = len(self.history)
         self.optimizer = self._optimizer()
@@ -215,3 +212,12 @@ class Trainer:
             if moments:
                 state["state"][place] = moments
         self.optimizer.load_state_dict(state)
+
+
+def _is_whole(named: Mapping[str, torch.Tensor], name: str, shape: torch.Size) -> bool:
+    """Whether a parameter is there, with all of its moments or none."""
+    shapes = {f"{LEARNED}.{name}": shape}
+    moments = {f"{MOMENTS}.{key}.{name}": torch.Size() if key == "step" else shape for key in MOMENT_NAMES}
+    if moments.keys() & named.keys():
+        shapes |= moments
+    return all(key in named and named[key].shape == expected for key, expected in shapes.items())

@@ -1,28 +1,106 @@
-"""Damaged files, at random but from a fixed seed: each is read or refused by `InputError`, nothing else happens."""
+"""Damaged files, at random but from a fixed seed: each is read or refused by `InputError`, nothing else happens.
+
+A few hundred in every run; ``FUZZED_FILES=10000 make test ARGS=tests/core/test_fuzz_files.py`` before a release.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import resource
+import signal
+import sys
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
-from customcrafter_core.base_model.loading import plan
+from customcrafter_core.base_model.loading import load_videocrafter2, plan
+from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.errors import InputError
 from customcrafter_core.subject.file import load_subject, save_subject
-from customcrafter_core.subject.formats import read_token
+from customcrafter_core.subject.formats import import_lora, read_token
 from customcrafter_core.subject.subject import LoRAFactors, Subject, check_tensors
+from customcrafter_core.subject.targets import lora_targets
+from customcrafter_core.training.config import TrainConfig
+from customcrafter_core.training.examples import encode_examples
+from customcrafter_core.training.keeper import STATE, Keeper, RunIdentity, digest_of
+from customcrafter_core.training.loop import train_subject
+from customcrafter_core.training.photos import Photo
+from customcrafter_core.training.steering import Steering
+from customcrafter_core.training.trainer import Trainer
 
-COUNT = 300
+FILES = int(os.environ.get("FUZZED_FILES", "700"))
+KINDS = 13  # of tests below that damage files
+COUNT = -(-FILES // KINDS)
+MOST_SECONDS, MOST_MEMORY = 20, 3 * 10**9  # for one file
+REFUSED = 0.3  # at least: else the damage is too slight to mean anything
+HARMFUL = {
+    "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.remove", "os.rename", "os.spawn",
+    "pty.spawn", "shutil.rmtree", "socket.connect", "subprocess.Popen",
+}  # fmt: skip
+"""What Python announces and reading a file must never do."""
+watched: list[str] = []
+is_reading = False
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note what happens while a damaged file is read; cannot be taken back, so it is off in between."""
+    if is_reading and (event in HARMFUL or (event == "open" and set(str(arguments[1])) & set("wax+"))):
+        watched.append(f"{event} {arguments}")
+
+
+sys.addaudithook(watch)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Read a damaged file: in bounded time and memory, without consequences."""
+    global is_reading
+
+    def too_long(number: int, frame: object) -> None:
+        raise TimeoutError(f"not read within {MOST_SECONDS} s")
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, before[1]))
+    old = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(MOST_SECONDS)
+    is_reading = True
+    try:
+        yield
+    finally:
+        is_reading = False
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert not watched
+
+
+def tell(outcomes: Counter[str], read: Callable[[], Any], what: str) -> None:
+    """Read once, and count what came of it."""
+    try:
+        with reading():
+            read()
+        outcomes["read"] += 1
+    except InputError as error:
+        assert error.expected and error.found and error.remedy
+        outcomes["refused"] += 1
+    except Exception as error:
+        raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
+
+
 MARKS = b'\x00\x01\x80\xff{}[]":,0123456789.cRq()]}PKnulFINA'
 
 
@@ -67,22 +145,20 @@ def append(content: bytes, dice: random.Random, region: int) -> bytes:
 CHANGES = (flip, flip, flip, cut, take_out, put_in, repeat, append)
 
 
-def fuzz(path: Path, read: Callable[[Path], Any], *, region: int, seed: int) -> Counter[str]:
+def fuzz(path: Path, read: Callable[[Path], Any], *, region: int, seed: int, in_place: bool = False) -> Counter[str]:
     """Read `COUNT` damaged copies of a file; gives how many were refused and how many were read."""
     content, dice, outcomes = path.read_bytes(), random.Random(seed), Counter[str]()
     for i in range(COUNT):
         change = dice.choice(CHANGES)
-        damaged = path.with_name(f"damaged{i % 2}{path.suffix}")
+        damaged = path if in_place else path.with_name(f"damaged{i % 2}{path.suffix}")
         damaged.write_bytes(change(content, dice, region))
-        try:
-            read(damaged)
-            outcomes["read"] += 1
-        except InputError as error:
-            assert error.expected and error.found and error.remedy
-            outcomes["refused"] += 1
-        except Exception as error:
-            raise AssertionError(f"damage {i} by {change.__name__}: {type(error).__name__}: {error}") from error
+        tell(outcomes, lambda path=damaged: read(path), f"damage {i} by {change.__name__}")
     return outcomes
+
+
+def enough(outcomes: Counter[str], least: float = REFUSED) -> bool:
+    """Whether as many were refused as the kind of damage lets expect."""
+    return outcomes["refused"] > least * outcomes.total()
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +198,7 @@ def test_subject_files(subject: Subject, tmp_path: Path, region: int) -> None:
     path = save_subject(subject, tmp_path / "subject.safetensors")
     assert path.stat().st_size < 10_000
     load_and_use(path)
-    assert fuzz(path, load_and_use, region=region, seed=region)["refused"] > COUNT / 3
+    assert enough(fuzz(path, load_and_use, region=region, seed=region))
 
 
 def test_metadata_of_subject_files(subject: Subject, tmp_path: Path) -> None:
@@ -155,14 +231,8 @@ def test_metadata_of_subject_files(subject: Subject, tmp_path: Path) -> None:
         for name in dice.sample(sorted(content), dice.randint(1, 3)):
             content[name] = dice.choice(anything)
         save_file(tensors, path, metadata={**metadata, "customcrafter.subject": json.dumps(content)})
-        try:
-            load_and_use(path)
-            outcomes["read"] += 1
-        except InputError:
-            outcomes["refused"] += 1
-        except Exception as error:
-            raise AssertionError(f"case {i}: {content}") from error
-    assert outcomes["refused"] > COUNT / 3
+        tell(outcomes, lambda: load_and_use(path), f"case {i}: {content}")
+    assert enough(outcomes)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -172,14 +242,22 @@ def test_torch_files(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "model.ckpt"
     torch.save({"state_dict": state, "epoch": 3}, path, _use_new_zipfile_serialization=zipped)
     read_everything(path)
-    assert fuzz(path, read_everything, region=10_000, seed=1)["refused"] > COUNT / 3
+    assert enough(fuzz(path, read_everything, region=10_000, seed=1))
 
 
+class Runs:
+    """Runs a command when it is unpickled without care."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("exit 1",)
+
+
+@pytest.mark.parametrize("more", [{}, {"runs": Runs()}], ids=["plain", "with code"])
 @pytest.mark.filterwarnings("ignore")
-def test_pickles_inside_of_torch_files(tmp_path: Path) -> None:
+def test_pickles_inside_of_torch_files(tmp_path: Path, more: dict[str, Any]) -> None:
     """The archive is sound, the pickle in it is not: the unpickler sees every damage."""
     path = tmp_path / "token.bin"
-    torch.save({"<new1>": torch.randn(2, 4)}, path)
+    torch.save({"<new1>": torch.randn(2, 4), **more}, path)
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     (pickled,) = (name for name in entries if name.endswith("data.pkl"))
@@ -189,15 +267,8 @@ def test_pickles_inside_of_torch_files(tmp_path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in entries.items():
                 archive.writestr(name, change(content, dice, 1000) if name == pickled else content)
-        try:
-            read_everything(path)
-            read_token(path)
-            outcomes["read"] += 1
-        except InputError:
-            outcomes["refused"] += 1
-        except Exception as error:
-            raise AssertionError(f"damage {i} by {change.__name__}") from error
-    assert outcomes["refused"] > COUNT / 3
+        tell(outcomes, lambda: (read_everything(path), read_token(path)), f"damage {i} by {change.__name__}")
+    assert enough(outcomes)
 
 
 def test_names_and_shapes_of_checkpoints(tmp_path: Path) -> None:
@@ -205,7 +276,7 @@ def test_names_and_shapes_of_checkpoints(tmp_path: Path) -> None:
     state, dice = tiny_models.state_dict(), random.Random(3)
     names, outcomes = sorted(state), Counter[str]()
     small = {name: torch.zeros(value.shape, dtype=torch.uint8) for name, value in state.items()}
-    for i in range(40):
+    for i in range(max(COUNT // 5, 10)):  # each takes a fifth of a second
         changed = dict(small)
         for name in dice.sample(names, dice.randint(1, 3)):
             value = changed.pop(name)
@@ -217,11 +288,50 @@ def test_names_and_shapes_of_checkpoints(tmp_path: Path) -> None:
                 shape = [dice.choice([0, 1, size, 2 * size, size + 1]) for size in value.shape[:3]]
                 changed[name] = torch.zeros(shape, dtype=torch.uint8)
         save_file(changed, tmp_path / "model.safetensors")
-        try:
-            plan_checkpoint(tmp_path / "model.safetensors")
-            outcomes["read"] += 1
-        except InputError:
-            outcomes["refused"] += 1
-        except Exception as error:
-            raise AssertionError(f"case {i}: {sorted(set(changed) ^ set(small))}") from error
-    assert outcomes["refused"] > 20
+        what = f"case {i}: {sorted(set(changed) ^ set(small))}"
+        tell(outcomes, lambda: plan_checkpoint(tmp_path / "model.safetensors"), what)
+    assert enough(outcomes)
+
+
+# --- LoRA files of other programs, and what a training leaves behind --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> VideoCrafter2:
+    path = tiny_models.write(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", tiny_models.state_dict())
+    return load_videocrafter2(path)
+
+
+@pytest.mark.parametrize("region", [2000, 100_000], ids=["header", "all"])
+def test_loras_of_other_programs(tiny: VideoCrafter2, tmp_path: Path, region: int) -> None:
+    path, state = tmp_path / "lora.safetensors", {}
+    for name, layer in lora_targets(tiny.unet).items():
+        stem = f"lora_unet_{name.replace('.', '_')}"
+        state |= {f"{stem}.lora_down.weight": torch.ones(2, layer.in_features), f"{stem}.alpha": torch.tensor(2.0)}
+        state |= {f"{stem}.lora_up.weight": torch.ones(layer.out_features, 2)}
+    save_file(state, path, metadata={"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 2, "unet.r": 2})})
+    import_lora(path, tiny, class_word="dog")
+    assert enough(fuzz(path, lambda damaged: import_lora(damaged, tiny, class_word="dog"), region=region, seed=4))
+
+
+@pytest.mark.parametrize("region", [3000, 100_000], ids=["header", "all"])
+def test_training_states(tiny: VideoCrafter2, tmp_path: Path, region: int) -> None:
+    """A run goes on from a damaged state, or says why not."""
+    config = TrainConfig("dog", steps=2, lr=1e-2, batch=1, frames=1, views=1, rank=1)
+    photos = [Photo(Image.linear_gradient("L").resize((64, 64)).convert("RGB"))]
+    target = tmp_path / "dog.safetensors"
+    train_subject(tiny, photos, config, steering=Steering(target))
+    longer = replace(config, steps=1000)
+    trainer = Trainer(tiny, longer, encode_examples(tiny, longer, photos, ()))
+    keeper = Keeper(target, RunIdentity(longer, tiny.fingerprint, digest_of(photos), digest_of(())))
+
+    def go_on(path: Path) -> None:
+        keeper.check()
+        assert keeper.resume(trainer)
+        with trainer.attached():
+            trainer.step()
+
+    path = keeper.folder / STATE
+    go_on(path)
+    assert trainer.done == 3
+    assert enough(fuzz(path, go_on, region=region, seed=6, in_place=True), 0.1)
