@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .options import AUTO, add_base_options, add_force, check_folder, check_target, load_base
-from .terminal import Progress
+from .terminal import Progress, printable
 
 USAGE = "IN OUT [options]"
 SUMMARY = "turn a checkpoint, LoRA or subject into another format"
@@ -126,4 +126,5 @@ def _export_subject(options: argparse.Namespace) -> None:
     export_for_host(subject, lora, embedding)
     print(f"{lora}  -> ComfyUI/models/loras, for the node Load LoRA")
     print(f"{embedding}  -> ComfyUI/models/embeddings")
-    print(f'Call it in prompts: "{" ".join(f"embedding:{embedding.stem} {subject.class_word}".split())}"')
+    call = " ".join(f"embedding:{embedding.stem} {subject.class_word}".split())
+    print(f'Call it in prompts: "{printable(call)}"')

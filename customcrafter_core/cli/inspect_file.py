@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .options import base_path
-from .terminal import Progress
+from .terminal import Progress, printable
 
 if TYPE_CHECKING:
     from ..base_model.model import VideoCrafter2
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
         else:
             facts = list(_base_facts(file))
     for name, value in [("file", f"{path} ({_size(path.stat().st_size)})"), *facts]:
-        print(f"{name:<16}{value}")
+        print(f"{name:<16}{printable(value)}")
 
 
 def _base_facts(file: TensorFile) -> Facts:

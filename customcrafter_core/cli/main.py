@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ..errors import InputError, is_out_of_memory
 from . import benchmark, convert, demo, evaluate, generate, inspect_file, study, train
-from .terminal import Parser, quiet_libraries, share_cores, show_warnings
+from .terminal import Parser, printable, quiet_libraries, share_cores, show_warnings
 
 PROGRAM = "python -m customcrafter_core"
 COMMANDS: dict[str, ModuleType] = {
@@ -97,5 +97,5 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _tell(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    print(printable(sentence), file=sys.stderr)
     return code

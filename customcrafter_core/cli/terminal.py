@@ -90,11 +90,16 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def printable(text: str) -> str:
+    """Text from a file as it can be shown: what would move the cursor, colour, hide or reverse text is spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class _AboveTheBar(logging.Handler):
     """Writes a line without tearing a progress bar apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(f"{record.levelname.capitalize()}: {record.getMessage()}", file=sys.stderr)
+        tqdm.write(f"{record.levelname.capitalize()}: {printable(record.getMessage())}", file=sys.stderr)
 
 
 def show_warnings() -> None:
