@@ -18,7 +18,6 @@ from pathlib import Path
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.demo import demo_checkpoint
-from customcrafter_core.demo.attention import SharedTextAttention
 from customcrafter_core.demo.codec import held_out_psnr
 from customcrafter_core.demo.gate import evaluate_gate, write_sheet
 from customcrafter_core.demo.sampling import clip_generator
@@ -35,7 +34,6 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     model = load_videocrafter2(options.base)
     psnr = held_out_psnr(model.vae)
-    model.unet.set_attn_processor(SharedTextAttention())
     gate, clips = evaluate_gate(clip_generator(model), count=options.clips)
     record = {"passed": gate.passed, **asdict(gate), "autoencoder, dB": psnr}
     print(write_json(options.out / "demo_gate.json", record))

@@ -1,6 +1,6 @@
 """What the method does on the demo world: strengths, variants and priors, over subjects, trainings and noises.
 
-Run: .venv/bin/python -m benchmarks.demo_world     (about an hour on two cores; a run that was stopped goes on)
+Run: .venv/bin/python -m benchmarks.demo_world     (an hour or more on two cores; a run that was stopped goes on)
 
 Writes benchmarks/demo_world.json, the page demo_world.md and a sheet for each subject. Every video of a subject and training
 seed has its own noise, the same for every way of making it. Nothing was tuned on these seeds. This illustrates the
@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,6 @@ from PIL import Image
 from benchmarks.demo_page import kept_clips, write_page
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo import measures, run, world
-from customcrafter_core.demo.attention import SharedTextAttention
 from customcrafter_core.demo.sampling import sample_switched
 from customcrafter_core.diffusion.strength import Constant, StrengthSchedule, TwoPhase
 from customcrafter_core.evaluation.shared_runs import sample_runs
@@ -117,7 +117,10 @@ def asked_for(subject: str, seed: int, count: int, beside: bool = False) -> list
     things = [name for name, look in world.THINGS.items() if look.colours[0] not in colours]
     start = NOISE_SEED + 1000 * (list(world.HELD_OUT).index(subject) if subject else 99) + 100 * seed
     prompts = [
-        (motion, background, thing) for thing in ("", "thing") for background in world.BACKGROUNDS for motion in MOVING
+        (motion, background, thing)
+        for background in world.BACKGROUNDS
+        for motion in MOVING
+        for thing in ("", "thing" if beside else "")
     ]
     return [
         Asked(motion, background, thing and things[i % len(things)], start + i)
@@ -171,31 +174,32 @@ def do(job: Job, settings: dict[str, Any], sheets: Path) -> list[dict[str, Any]]
     if job.variant == COMMITMENT:
         return commitment(model, settings["prompts"])
     subject = learn(model, job, settings["steps"]) if job.subject else None
-    model.unet.set_attn_processor(SharedTextAttention())
     ways = VARIANTS[job.variant].ways if subject else {BASE: None}
-    rows = []
-    for i, asked in enumerate(asked_for(job.subject, job.seed, settings["prompts"], settings["beside"])):
-        prompt = asked.caption("{}").replace("{}", subject.trigger if subject else world.CLASS_WORD)
-        settings = VideoSettings(prompt=prompt, seed=asked.noise, exact_tail=True)
-        runs = sample_runs(
-            model, settings, [subject] if subject else [], [[way] if way else [] for way in ways.values()]
-        )
-        clips = [(model.decode(latent)[0] * 255).round().byte().numpy() for latent in runs.latents]
-        for way, clip in zip(ways, clips, strict=True):
-            facts = {"variant": job.variant, "subject": job.subject, "seed": job.seed, "way": way, **asked.facts()}
-            rows.append({**facts, "prompt": prompt, **measured(clip, asked, job.subject)})
-        if i == 0 and job.seed == 0:
-            np.savez_compressed(kept_clips(sheets, job.variant, job.subject), *clips)
+    noun = subject.trigger if subject else world.CLASS_WORD
+    rows: list[dict[str, Any]] = []
+    asked = asked_for(job.subject, job.seed, settings["prompts"], settings["beside"])
+    for prompt, group in groupby(asked, lambda one: one.caption("{}").replace("{}", noun)):
+        together = list(group)
+        video = VideoSettings(prompt=prompt, seed=together[0].noise, batch=len(together), exact_tail=True)
+        runs = sample_runs(model, video, [subject] if subject else [], [[way] if way else [] for way in ways.values()])
+        clips = [(model.decode(latent) * 255).round().byte().numpy() for latent in runs.latents]
+        for way, videos in zip(ways, clips, strict=True):
+            facts = {"variant": job.variant, "subject": job.subject, "seed": job.seed, "way": way, "prompt": prompt}
+            rows += [
+                {**facts, **one.facts(), **measured(clip, one, job.subject)}
+                for one, clip in zip(together, videos, strict=True)
+            ]
+        if together[0] is asked[0] and job.seed == 0:
+            np.savez_compressed(kept_clips(sheets, job.variant, job.subject), *(videos[0] for videos in clips))
     return rows
 
 
 def commitment(model: VideoCrafter2, count: int) -> list[dict[str, Any]]:
     """Videos of the base whose prompt changes to the opposite motion before step K."""
     rows = []
-    asked = asked_for("", 0, min(count, len(MOVING) * len(world.BACKGROUNDS)))
+    asked = asked_for("", 0, count)[::2]
     captions = [one.caption("red circle") for one in asked]
     turned = [world.caption_for("red circle", OPPOSITE[one.motion], one.background) for one in asked]
-    model.unet.set_attn_processor(SharedTextAttention())
     for k in SWITCHES:
         for copy in (0, 1):
             clips = sample_switched(model, captions, turned, k, seed=asked[0].noise + 500 * copy)
