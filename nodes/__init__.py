@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import loading, sampling, subjects, training, weights
+from . import evaluation, loading, sampling, subjects, training, weights
 
-FAMILIES = (loading, subjects, weights, sampling, training)
+FAMILIES = (loading, subjects, weights, sampling, training, evaluation)
 
 
 class CustomCrafterExtension(ComfyExtension):

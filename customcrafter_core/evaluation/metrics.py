@@ -7,7 +7,7 @@ an argument. Embeddings have length 1, so a product of two is their cosine.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
@@ -28,6 +28,7 @@ class ImageEncoder(Protocol):
         """Embeddings of pictures."""
 
 
+@runtime_checkable
 class ImageTextEncoder(ImageEncoder, Protocol):
     """An encoder that puts texts ``(d,)``, length 1, into the same space."""
 

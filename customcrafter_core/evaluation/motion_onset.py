@@ -8,7 +8,7 @@ prompt is measured, by what it shares with the finished video.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,22 @@ def fixed_detail(predicted: torch.Tensor, final: torch.Tensor) -> float:
     return max(1 - float(((predicted - final) ** 2).sum()) / whole, 0.0) if whole > 0 else 1.0
 
 
+def fixed_shares(held: Iterable[Frames], final: Frames) -> tuple[list[float], list[float]]:
+    """Shares of the motion and of the detail of a finished video that are fixed after each step.
+
+    Args:
+        held: after each step what the latent holds by itself: its prediction without the prompt, decoded,
+            ``(t, h, w, 3)``. One is in use at a time.
+        final: the finished video ``(t, h, w, 3)``.
+    """
+    moved, detailed = motion_part(final), detail_part(final)
+    motion, detail = [], []
+    for frames in held:
+        motion.append(fixed_motion(motion_part(frames), moved))
+        detail.append(fixed_detail(detail_part(frames), detailed))
+    return motion, detail
+
+
 def moves_at_all(frames: Frames) -> bool:
     """Whether there is motion whose fixing could be measured."""
     return motion_travel(frames) > STILL
@@ -139,15 +155,13 @@ def motion_onset(
         cond, uncond = run.unet.both(x, timestep)
         eps = uncond + run.settings.cfg * (cond - uncond)
         now = levels[step]
-        held = model.decode((x - now.noise * uncond) / now.signal)[0]
-        alone.append((motion_part(held), detail_part(held)))
+        alone.append((x - now.noise * uncond) / now.signal)
         x, final = ddim_step(x, eps, now, levels[step + 1], eta=settings.eta, noise=run.noise)
         if on_step is not None:
             on_step(DDIMStep(step, len(run.timesteps), timestep, final))
     frames = model.decode(x)[0]
-    moved, detailed = motion_part(frames), detail_part(frames)
-    motion = [fixed_motion(part, moved) for part, _ in alone]
-    return MotionOnset(motion, [fixed_detail(part, detailed) for _, part in alone], frames, run.settings)
+    motion, detail = fixed_shares((model.decode(latent)[0] for latent in alone), frames)
+    return MotionOnset(motion, detail, frames, run.settings)
 
 
 def _video(frames: Frames) -> torch.Tensor:

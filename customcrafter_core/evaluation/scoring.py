@@ -37,7 +37,8 @@ METRICS = (*PAPER_METRICS, DYNAMIC_DEGREE, MOTION)
 class Scorer:
     """The models at hand. Any of them may be None; `absent` then names what is not scored."""
 
-    clip: ImageTextEncoder | None = None
+    clip: ImageEncoder | None = None
+    """For CLIP-T an `ImageTextEncoder`."""
     dino: ImageEncoder | None = None
     flow: Flow | None = None
     literal: bool = False
@@ -48,6 +49,8 @@ class Scorer:
         """Metric -> what it lacks."""
         clip = f"{CLIP_NAME} ({CLIP_SOURCE})"
         lacking = {name: clip for name in (CLIP_T, CLIP_I, CONSISTENCY) if self.clip is None}
+        if self.clip is not None and not isinstance(self.clip, ImageTextEncoder):
+            lacking[CLIP_T] = f"the text part of {clip}"
         if self.dino is None:
             lacking[DINO_I] = f"{DINO_NAME} ({DINO_SOURCE})"
         if self.flow is None:
@@ -89,7 +92,7 @@ class Scorer:
         if self.clip is not None:
             seen = self.clip.images(frames)
             scores[CONSISTENCY] = consecutive_similarity(seen)
-            if prompt:
+            if prompt and isinstance(self.clip, ImageTextEncoder):
                 text = prompt if self.literal else without_tokens(prompt, placeholders)
                 scores[CLIP_T] = text_similarity(seen, self.clip.text(text))
             if photos is not None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 import torch
 
 from ..base_model.model import VideoCrafter2
-from ..diffusion.ddim import check_eta, ddim_levels, ddim_step
+from ..diffusion.ddim import Level, NoiseSource, check_eta, ddim_levels, ddim_step
 from ..diffusion.strength import StrengthSchedule, strengths_of
 from ..errors import InputError
-from ..generation import AppliedSubject, PreparedRun, VideoSettings, prepare
-from ..subject.adapter import AttachedSubjects, attached
+from ..generation import AppliedSubject, VideoSettings, prepare
+from ..subject.adapter import attached
 from ..subject.subject import Subject
+
+Strengths = Sequence[Sequence[tuple[float, ...]]]
+"""Per run and step, the strength of each subject."""
 
 
 @dataclass(frozen=True)
@@ -77,42 +80,67 @@ def sample_runs(
         list(zip(*(strengths_of(schedule, steps) for schedule in run), strict=True)) or [()] * steps for run in runs
     ]
     with attached(model.unet, prepared.subjects) as attachment:
-        tree = _Tree(model, prepared, attachment, strengths, on_forward)
-        tree.descend(prepared.noise(), 0, list(range(len(runs))))
-    return SharedRuns([tree.latents[i] for i in range(len(runs))], strengths, prepared.settings, tree.forwards)
+
+        def predict(x: torch.Tensor, step: int, member: int) -> torch.Tensor:
+            attachment.set_strengths(strengths[member][step])
+            return prepared.unet(x, prepared.timesteps[step])
+
+        levels = ddim_levels(model.schedule, prepared.timesteps, settings.exact_tail)
+        tree = RunTree(strengths, levels, settings.eta, predict, prepared.noise, on_forward)
+        latents = tree.latents_from(prepared.noise())
+    return SharedRuns(latents, strengths, prepared.settings, tree.forwards)
+
+
+def forwards_of(strengths: Strengths) -> int:
+    """Predictions that runs need together: branches over all steps."""
+    return len({tuple(run[: i + 1]) for run in strengths for i in range(len(run))})
+
+
+Predict = Callable[[torch.Tensor, int, int], torch.Tensor]
+"""``(x_t, step, run) -> predicted noise`` with the strengths that this run has at this step."""
 
 
 @dataclass
-class _Tree:
+class RunTree:
     """Walks the tree, branch by branch, first to its leaf."""
 
-    model: VideoCrafter2
-    run: PreparedRun
-    attachment: AttachedSubjects
-    strengths: list[list[tuple[float, ...]]]
-    on_forward: Callable[[int, int], None] | None
-    latents: dict[int, torch.Tensor] = field(default_factory=dict)
+    strengths: Strengths
+    levels: Sequence[Level]
+    """As `ddim_levels`: one more than steps."""
+    eta: float
+    predict: Predict
+    noise: NoiseSource
+    on_forward: Callable[[int, int], None] | None = None
+    """Called with (predictions made, predictions in all) after each."""
     forwards: int = 0
+    """Predictions that were made."""
+    _latents: dict[int, torch.Tensor] = field(default_factory=dict)
     _noises: dict[int, torch.Tensor] = field(default_factory=dict)
 
-    def descend(self, x: torch.Tensor, step: int, members: list[int]) -> None:
+    def latents_from(self, start: torch.Tensor) -> list[torch.Tensor]:
+        """The latent of each run; equal runs share one.
+
+        Args:
+            start: ``x_T (b, c, t, h, w)`` of all of them.
+        """
+        self._descend(start, 0, list(range(len(self.strengths))))
+        return [self._latents[i] for i in range(len(self.strengths))]
+
+    def _descend(self, x: torch.Tensor, step: int, members: list[int]) -> None:
         """Finish the runs ``members``, which have come to ``x`` before ``step`` together."""
-        timesteps, settings = self.run.timesteps, self.run.settings
-        levels = ddim_levels(self.model.schedule, timesteps, settings.exact_tail)
-        while step < len(timesteps):
+        while step < len(self.levels) - 1:
             branches = self._branches(members, step)
             if len(branches) > 1:
                 for branch in branches:
-                    self.descend(x, step, branch)
+                    self._descend(x, step, branch)
                 return
-            self.attachment.set_strengths(self.strengths[members[0]][step])
-            eps = self.run.unet(x, timesteps[step])
-            now, following = levels[step], levels[step + 1]
-            noise = self._noise_of(step)
-            x, _ = ddim_step(x, eps, now, following, eta=settings.eta, noise=noise)
-            self._count()
+            eps = self.predict(x, step, members[0])
+            x, _ = ddim_step(x, eps, self.levels[step], self.levels[step + 1], eta=self.eta, noise=self._noise_of(step))
+            self.forwards += 1
+            if self.on_forward is not None:
+                self.on_forward(self.forwards, forwards_of(self.strengths))
             step += 1
-        self.latents.update(dict.fromkeys(members, x))
+        self._latents.update(dict.fromkeys(members, x))
 
     def _branches(self, members: list[int], step: int) -> list[list[int]]:
         """Runs with the same strengths at this step, together."""
@@ -126,17 +154,7 @@ class _Tree:
 
         def noise() -> torch.Tensor:
             if step not in self._noises:
-                self._noises[step] = self.run.noise(step)
+                self._noises[step] = self.noise(step)
             return self._noises[step]
 
         return noise
-
-    def _count(self) -> None:
-        self.forwards += 1
-        if self.on_forward is not None:
-            self.on_forward(self.forwards, self._all)
-
-    @property
-    def _all(self) -> int:
-        """Branches over all steps."""
-        return len({tuple(run[: i + 1]) for run in self.strengths for i in range(len(run))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,20 +70,7 @@ def run(settings: Run) -> Sampled:
     model, applied = recorded(model)
     latent = host.fit_empty_latent(model, settings.latent_image)
     start = own_start(settings, model, latent) if settings.own_sampler else host_start(settings, latent)
-    samples = comfy.sample.sample_custom(
-        model,
-        start.noise,
-        settings.cfg,
-        start.sampler,
-        sigmas,
-        settings.positive,
-        settings.negative,
-        start.latent,
-        noise_mask=settings.latent_image.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
-        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=settings.seed,
-    )
+    samples = sample_from(start, model, settings, sigmas, latent_preview.prepare_callback(model, len(sigmas) - 1))
     if latent.ndim == 4 and samples.ndim == 5:
         samples = rearrange(samples, "1 c t h w -> t c h w")
     result = {name: value for name, value in settings.latent_image.items() if not name.startswith("downscale_ratio")}
@@ -99,6 +87,34 @@ class Start:
     sampler: comfy.samplers.KSAMPLER
     latent: torch.Tensor
     noise: torch.Tensor
+
+
+def sample_from(
+    start: Start, model: ModelPatcher, settings: Run, sigmas: torch.Tensor, callback: Callable[..., None]
+) -> torch.Tensor:
+    """Let the host sample with a model that stands for that of the settings.
+
+    Args:
+        start: what to begin with.
+        model: with everything on it.
+        settings: the run.
+        sigmas: of the steps ``(steps + 1,)``.
+        callback: the host's, called with (step, x0, x, steps) after each.
+    """
+    return comfy.sample.sample_custom(
+        model,
+        start.noise,
+        settings.cfg,
+        start.sampler,
+        sigmas,
+        settings.positive,
+        settings.negative,
+        start.latent,
+        noise_mask=settings.latent_image.get("noise_mask"),
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=settings.seed,
+    )
 
 
 def own_start(settings: Run, model: ModelPatcher, latent: torch.Tensor) -> Start:

@@ -402,7 +402,36 @@ class ProbeControl:
         return ([[text, {**more, "control": Still(), "control_apply_to_uncond": True}] for text, more in positive],)
 
 
+class ProbeClipVision:
+    """The host's CLIP_VISION of a small CLIP in a folder of models/clip_vision, whose sizes its loader does not know."""
+
+    RETURN_TYPES = ("CLIP_VISION",)
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"folder": ("STRING",)}}
+
+    def load(self, folder: str) -> tuple[Any]:
+        import json
+
+        import comfy.clip_vision
+        import comfy.utils
+
+        source = Path(folder_paths.get_folder_paths("clip_vision")[0]) / folder
+        config = json.loads((source / "config.json").read_text())
+        wanted = output_file("clip_vision_config").with_suffix(".json")
+        sizes = {**config["vision_config"], "projection_dim": config["projection_dim"]}
+        wanted.write_text(json.dumps({**sizes, "model_type": "clip_vision_model"}))
+        vision = comfy.clip_vision.ClipVisionModel(str(wanted))
+        missing, _ = vision.load_sd(comfy.utils.load_torch_file(str(source / "model.safetensors")))
+        assert not missing, missing
+        return (vision,)
+
+
 PROBES = [
+    ProbeClipVision,
     ProbeSave,
     ProbeTensor,
     ProbeTensors,

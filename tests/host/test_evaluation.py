@@ -1,0 +1,225 @@
+"""Evaluate Video, Weight Sweep and Motion Onset: the core's numbers, the sampler's videos, nothing half done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_encoders
+import torch
+from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
+from graphs import Node
+from listening import listen
+from running_host import Interrupted, PromptFailed
+
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.demo.run import load_demo_base
+from customcrafter_core.evaluation.motion_onset import MotionOnset, motion_onset
+from customcrafter_core.evaluation.scoring import CLIP_I, CLIP_T, CONSISTENCY, DINO_I, MOTION, open_scorer
+from customcrafter_core.generation import VideoSettings
+
+SIDE = small_encoders.SIDE  # pictures of the encoders' own size: nothing is scaled
+PAPERS_K = 5
+
+
+def noise(count: int, seed: int = 0) -> torch.Tensor:
+    """Frames ``(count, SIDE, SIDE, 3)`` of whole bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, SIDE, SIDE, 3), generator=generator) / 255
+
+
+def image(scene: Scene, values: torch.Tensor) -> list[Any]:
+    """An IMAGE of the test's."""
+    return scene.add("ProbeTensor", values={"__value__": values.tolist()})[0]
+
+
+def evaluate(bench: Bench, frames: torch.Tensor, photos: torch.Tensor | None = None, **inputs: Any) -> list[Any]:
+    """Text, JSON and picture of Evaluate Video."""
+    scene = bench.scene(subject=None)
+    if inputs.pop("vision", None):
+        inputs["clip_vision"] = scene.add("ProbeClipVision", folder="clip")[0]
+    if photos is not None:
+        inputs["photos"] = image(scene, photos)
+    given = {"frames": image(scene, frames), "prompt": "", "fps": 8, **inputs}
+    node = scene.add("CustomCrafterEvaluateVideo", **given)
+    text, record, picture = scene.result(node[0], node[1], node[2])
+    return [text, json.loads(record), picture]
+
+
+def refused(run: Any) -> str:
+    """What is said about inputs that cannot be used."""
+    with pytest.raises(PromptFailed) as failed:
+        run()
+    assert failed.value.kind.endswith("InputError"), failed.value
+    return failed.value.message
+
+
+@pytest.fixture
+def folders(bench: Bench) -> Iterator[dict[str, Path]]:
+    """A CLIP and a DINO in the host's folder of image encoders, which is empty again afterwards."""
+    root = bench.host.base / "models" / "clip_vision"
+    yield {"clip": small_encoders.write_clip(root / "clip"), "dino": small_encoders.write_dino(root / "dino")}
+    for name in ("clip", "dino"):
+        shutil.rmtree(root / name)
+
+
+def test_motion_without_models(bench: Bench) -> None:
+    text, record, picture = evaluate(bench, noise(6), prompt="a bear")
+    assert list(record["means"]) == [MOTION] and f"{MOTION}: 0.000" in text
+    assert set(record["absent"]) == {CLIP_T, CLIP_I, DINO_I, CONSISTENCY, "Dynamic degree"}
+    for name in ("openai/clip-vit-base-patch32", "facebook/dino-vits16", "raft_large"):
+        assert name in text
+    assert picture.ndim == 4 and picture.std() > 0.05
+
+
+def test_scores_are_the_cores(bench: Bench, folders: dict[str, Path]) -> None:
+    frames, photos = noise(6), noise(2, seed=1)
+    scorer = open_scorer(**folders)
+    expected = scorer.score(frames, PROMPT, photos)
+    text, record, _ = evaluate(bench, frames, photos, prompt=PROMPT, clip="clip", dino="dino")
+    assert record["videos"] == [pytest.approx(expected, abs=1e-5)]
+    assert set(expected) == {CLIP_T, CLIP_I, DINO_I, CONSISTENCY, MOTION}
+    assert "cannot be compared with the paper's" in text and f"{DINO_I}: {expected[DINO_I]:.3f}" in text
+    literal = replace(scorer, literal=True).score(frames, PROMPT)
+    _, record, _ = evaluate(bench, frames, prompt=PROMPT, clip="clip", literal=True)
+    assert record["means"] == pytest.approx(literal, abs=1e-5)
+    assert literal[CLIP_T] != pytest.approx(expected[CLIP_T], abs=1e-5)
+    _, record, _ = evaluate(bench, frames, photos, clip="clip", videos=2)
+    halves = [scorer.score(half, photos=photos) for half in frames.split(3)]
+    assert [video[CLIP_I] for video in record["videos"]] == pytest.approx([half[CLIP_I] for half in halves], abs=1e-5)
+
+
+def test_clip_vision_of_the_host(bench: Bench, folders: dict[str, Path]) -> None:
+    frames, photos = noise(4), noise(2, seed=1)
+    expected = open_scorer(clip=folders["clip"]).score(frames, photos=photos)
+    text, record, _ = evaluate(bench, frames, photos, prompt=PROMPT, vision=True)
+    assert record["means"] == pytest.approx(expected, abs=1e-3)
+    assert CLIP_T in record["absent"] and "the text part of CLIP" in text
+    assert "one CLIP" in refused(lambda: evaluate(bench, frames, vision=True, clip="clip"))
+
+
+def test_what_cannot_be_scored(bench: Bench) -> None:
+    assert "2 videos of the same length" in refused(lambda: evaluate(bench, noise(5), videos=2))
+    assert "at least two frames" in refused(lambda: evaluate(bench, noise(1)))
+
+
+RUN = {"seed": SEED, "steps": STEPS, "cfg": CFG, "eta": 1.0, "prompt": PROMPT, "negative": ""}
+
+
+def onset_node(scene: Scene, **changes: Any) -> Node:
+    """Motion Onset."""
+    given = {"model": scene.model, "clip": scene.clip, "vae": scene.vae, "latent_image": scene.latent, **RUN}
+    return scene.add("CustomCrafterMotionOnset", **(given | changes))
+
+
+def sweep_node(scene: Scene, **changes: Any) -> Node:
+    """Weight Sweep: two λs that differ for two or three steps, and one that never differs from λl."""
+    given = {
+        "model": scene.model, "clip": scene.clip, "vae": scene.vae, "latent_image": scene.latent,
+        "subject": scene.subject, "lambda_s": "0.4, 0.8", "lambda_l": "0.8", "k": "2,3", **RUN,
+    }  # fmt: skip
+    return scene.add("CustomCrafterWeightSweep", **(given | changes))
+
+
+def check_onset(found: list[Any], expected: MotionOnset) -> None:
+    """Text, K and video of the node against the core's."""
+    k, curve, text, frames = found
+    rows = [line.replace("%", "").split() for line in text.splitlines()[2:]]
+    assert [int(row[0]) for row in rows] == list(range(1, len(expected.motion) + 1))
+    assert [float(row[1]) / 100 for row in rows] == pytest.approx(expected.motion, abs=2e-3)
+    assert [float(row[2]) / 100 for row in rows] == pytest.approx(expected.detail, abs=2e-3)
+    assert k == (expected.suggested_k or PAPERS_K)
+    assert ("does not move" in text) == (expected.suggested_k is None)
+    assert distance(frames, expected.frames) < 1e-3
+    assert curve.shape[-1] == 3
+
+
+@pytest.mark.parametrize("cfg", [CFG, 1.0])
+def test_onset_is_the_cores(bench: Bench, model: VideoCrafter2, cfg: float) -> None:
+    expected = motion_onset(model, VideoSettings("a bear", **SIZE, seed=SEED, steps=STEPS, cfg=cfg))
+    scene = bench.scene(subject=None)
+    node = onset_node(scene, prompt="a bear", cfg=cfg)
+    check_onset(scene.result(*(node[i] for i in range(4))), expected)
+
+
+def test_onset_of_what_moves(bench: Bench) -> None:
+    """With the demo model, whose videos move, there is a K to suggest."""
+    base = load_demo_base()
+    prompt = "a red circle moves right"
+    expected = motion_onset(base, VideoSettings(prompt, seed=3, steps=20))
+    assert expected.suggested_k is not None
+    scene = bench.scene(subject=None)
+    scene.graph.nodes["1"]["inputs"]["checkpoint"] = "customcrafter_demo"
+    size = base.defaults
+    scene.latent = scene.add(
+        "CustomCrafterEmptyVideoLatent", width=size.width, height=size.height, frames=size.frames, batch_size=1,
+        model=scene.model,
+    )[0]  # fmt: skip
+    node = onset_node(scene, prompt=prompt, seed=3, steps=20, cfg=size.cfg)
+    check_onset(scene.result(*(node[i] for i in range(4))), expected)
+
+
+def test_sweep_is_the_sampler_bit_for_bit(bench: Bench) -> None:
+    scene = bench.scene().fresh()
+    sheet, table, frames = scene.result(*(sweep_node(scene)[i] for i in range(3)))
+    alone = bench.scene()
+    nodes = [alone.dynamic_sampler(*values) for values in ((0.4, 0.8, 2), (0.4, 0.8, 3), (0.8, 0.8, 2))]
+    videos = alone.result(*(alone.add("VAEDecode", samples=node[0], vae=alone.vae)[0] for node in nodes))
+    assert torch.equal(frames, torch.cat(videos))
+    assert not torch.equal(videos[0], videos[1])
+    lines = table.splitlines()
+    assert [line.partition(":")[0] for line in lines[:3]] == [
+        "λs 0.4, λl 0.8, K 2",
+        "λs 0.4, λl 0.8, K 3",
+        "constant λ 0.8",
+    ]
+    # 0.4 for two steps, which both share; then three steps of the one and three of the other; five of the constant
+    assert lines[3].startswith("13 of 15 steps computed")
+    assert sheet.shape[0] == 1 and sheet.shape[-1] == 3
+
+
+def test_sweep_is_watched_and_stopped(bench: Bench) -> None:
+    scene = bench.scene().fresh()
+    node = sweep_node(scene)
+    scene.keep(node[0])
+    heard = listen(bench.host, scene.graph.nodes)
+    assert heard.progress(node.name)[:13] == [(step, 13) for step in range(1, 14)]
+    assert heard.previews[-1].format == "PNG" and "steps computed" in dict(heard.texts)[node.name]
+    expected = scene.saved("value")
+    stopped = bench.scene()
+    broken = stopped.add("ProbeFault", model=stopped.model, kind="interrupt", step=3, layer="")[0]
+    stopped.keep(sweep_node(stopped, model=broken)[0])
+    with pytest.raises(Interrupted):
+        stopped.run()
+    again = bench.scene().fresh()
+    assert torch.equal(again.result(sweep_node(again)[0]), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lambda_s": "0.2; 0.4"}, "a list of numbers in lambda_s"),
+        ({"lambda_l": "nan"}, "a list of strengths in lambda_l"),
+        ({"k": "2.5"}, "a list of whole numbers in k"),
+        ({"k": ""}, "a list of whole numbers in k"),
+        ({"lambda_s": ",".join(f"{i / 100}" for i in range(40)), "k": "1,2"}, "at most 64 combinations"),
+        ({"prompt": "a bear"}, "<new1> in the positive prompt"),
+    ],
+)
+def test_sweep_of_what_is_no_list(bench: Bench, changes: dict[str, Any], said: str) -> None:
+    scene = bench.scene()
+    scene.keep(sweep_node(scene, **changes)[0])
+    assert said in refused(scene.run)
+
+
+@pytest.mark.parametrize("size", [{"batch_size": 2}, {"frames": 1}])
+def test_only_one_video_at_a_time(bench: Bench, size: dict[str, int]) -> None:
+    scene = bench.scene()
+    scene.latent = scene.add("CustomCrafterEmptyVideoLatent", **{**SIZE, "batch_size": 1, **size})[0]
+    scene.keep(onset_node(scene)[0])
+    assert "one video of two frames or more" in refused(scene.run)
