@@ -56,9 +56,17 @@ def build_archive(path: Path) -> Path:
     return path
 
 
-@functools.cache
 def installed_on(host: Path) -> dict[str, Any]:
     """What a host says to the unpacked archive in folders of several names: see ``on_host.py``."""
+    code, out, log, base = _asked(host)
+    assert code == 0, log[-4000:]
+    answer: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return answer | {"log": log + out, "base": base}
+
+
+@functools.cache
+def _asked(host: Path) -> tuple[int, str, str, str]:
+    """Ask a host once, whatever comes of it: exit code, output, log and the folder that it worked in."""
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         for name in ("input", "output", "models/checkpoints", "models/loras", "models/embeddings"):
@@ -78,6 +86,4 @@ def installed_on(host: Path) -> dict[str, Any]:
             [host_python(host), str(Path(__file__).with_name("on_host.py")), json.dumps(question)],
             cwd=host, env=environment, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr[-4000:]
-        answer: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-        return answer | {"log": ran.stderr + ran.stdout, "base": str(base)}
+        return ran.returncode, ran.stdout, ran.stderr, str(base)
