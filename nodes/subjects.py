@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, TwoPhase
 from ..customcrafter_core.errors import InputError
+from ..customcrafter_core.output.names import file_inside
 from . import host
 from .loading import BUILT_IN, choices, chosen_file, saved_at
 from .strength_inputs import LARGEST, STEP
@@ -264,11 +265,9 @@ def new_file(folder: Path, stem: str, overwrite: bool) -> Path:
     """A path for a new file right in a folder.
 
     Raises:
-        InputError: the name leads out of the folder, is empty, or is taken.
+        InputError: the name is no plain one, leads out of the folder, or is taken.
     """
-    path = folder / f"{stem}{SUFFIX}"
-    if not stem or stem.startswith(".") or path.resolve().parent != folder.resolve():
-        raise InputError(expected="a plain file name", found=repr(stem), remedy="Write a name such as my_dog.")
+    path = file_inside(folder, stem, SUFFIX)
     if path.exists() and not overwrite:
         raise InputError(
             expected="a new file name", found=f"{path.name}, which exists", remedy="Choose another, or allow overwrite."

@@ -106,7 +106,7 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
     prior = photos_of(lists["prior"], lists["prior_captions"], "prior pictures")
     folder = Path(folder_paths.get_output_directory()) / PRIOR_FOLDER
     made = MadePrior(one.get("make_prior", 0), one.get("prior_clips", False), folder)
-    return Order(config, target, steering_from(one, target), photos, prior, made, anew)
+    return Order(config, target, steering_from(one, target, anew=anew), photos, prior, made)
 
 
 def target_file(name: str, *, anew: bool) -> Path:
@@ -115,11 +115,11 @@ def target_file(name: str, *, anew: bool) -> Path:
     Raises:
         InputError: the name is none, or another file has it that no run of the trainer began.
     """
-    from ..customcrafter_core.training.keeper import folder_of
+    from ..customcrafter_core.training.keeper import has_run
 
     loras = Path(folder_paths.get_folder_paths("loras")[0])
     target = new_file(loras, name.strip().removesuffix(SUFFIX), overwrite=True)
-    if target.exists() and not anew and not folder_of(target).is_dir():
+    if target.exists() and not anew and not has_run(target):
         raise InputError(
             expected="a new file name, or that of a run to go on with",
             found=f"{target.name}, which exists",

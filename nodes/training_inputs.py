@@ -65,7 +65,8 @@ def basic_inputs() -> list[io.Input]:
             "start",
             options=STARTS,
             default=CONTINUE,
-            tooltip="continue: go on where a run of this name was stopped, if there is one. start over: forget it.",
+            tooltip="continue: go on where a run of this name was stopped, if there is one. "
+            "start over: forget it, each time this runs.",
         ),
     ]
 
@@ -211,14 +212,14 @@ def lines_of(text: str) -> dict[str, Any]:
     return found
 
 
-def steering_from(given: Mapping[str, Any], target: Path) -> Steering:
+def steering_from(given: Mapping[str, Any], target: Path, *, anew: bool) -> Steering:
     """How the run is watched and kept.
 
     Raises:
         InputError: a value is out of range.
     """
     names = [entry.name for entry in fields(Steering) if entry.name in given and entry.default is not MISSING]
-    return Steering(target=target, **{name: given[name] for name in names})
+    return Steering(target=target, anew=anew, **{name: given[name] for name in names if name != "anew"})
 
 
 def single(name: str, values: Sequence[Any]) -> Any:

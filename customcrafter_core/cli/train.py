@@ -46,7 +46,12 @@ examples:
 SMOOTHING = 0.02  # of the loss shown: about the last fifty steps
 OPTION_NAMES = {"placeholder": "token"}
 """Fields of the settings whose option is called otherwise."""
-INPUTS = ("photos", "prior", "make_prior", "prior_clips", "out", "base", "preset", "skip_broken")
+INPUTS: dict[str, Any] = {
+    **dict.fromkeys(("photos", "prior", "out", "base", "preset"), ""),
+    **dict.fromkeys(("prior_clips", "skip_broken", "force"), False),
+    "make_prior": 0,
+}
+"""Options besides the settings that a file can hold, with a value of their kind."""
 STEERING = ("checkpoint_every", "sample_every", "sample_prompt", "sample_seed", "sample_steps")
 
 
@@ -106,12 +111,12 @@ def _add_field(group: argparse._ArgumentGroup, entry: Field[Any], others: str) -
 def run(options: argparse.Namespace) -> None:
     """Learn the subject and write it."""
     from ..training.distributed import launched_workers
-    from ..training.keeper import FOLDER_SUFFIX, folder_of, start_over
+    from ..training.keeper import FOLDER_SUFFIX, has_run
     from ..training.loop import Watcher, check_dtype, train_subject
 
     given = _given(options)
     config, steering, target = _config(given), _steering(given), Path(_required(given, "out"))
-    is_continued = folder_of(target).is_dir() and not given.get("force")
+    is_continued = has_run(target) and not given.get("force")
     check_target(target, force=bool(given.get("force")) or is_continued)
     options.base = given.get("base")
     workers, device = launched_workers(device_of(options.device))
@@ -120,11 +125,9 @@ def run(options: argparse.Namespace) -> None:
     photos = _photos(given)
     model = load_base(options)
     if not workers.is_first:
-        workers.wait()  # the first one makes prior images and removes what is begun anew
+        workers.wait()  # the first one makes prior images
     prior = _prior(given, model, config)
     if workers.is_first:
-        if given.get("force"):
-            start_over(target)
         workers.wait()
     with Progress("Encoding photos", brief=True) as encoding, Progress("Training") as bar:
         meter = _Meter(bar)
@@ -150,13 +153,17 @@ class _Meter:
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """What was given: the file's values, over which those of the command line win."""
-    from ..training.config import TrainConfig
+    from ..training.config import TrainConfig, as_kind
+    from ..training.steering import Steering
 
     own = {name: value for name, value in vars(options).items() if name not in ("run", "config") and value is not None}
     if not hasattr(options, "config"):
         return own
-    known = {entry.name for entry in fields(TrainConfig)} | set(INPUTS) | set(STEERING)
-    return {**read_training_file(Path(options.config), known, OPTION_NAMES), **own}
+    kinds = INPUTS | {entry.name: entry.default for entry in fields(Steering) if entry.name in STEERING}
+    known = {entry.name for entry in fields(TrainConfig)} | set(kinds)
+    stored = read_training_file(Path(options.config), known, OPTION_NAMES)
+    checked = {name: as_kind(name, value, kinds[name]) for name, value in stored.items() if name in kinds}
+    return {**stored, **checked, **own}
 
 
 def _required(given: dict[str, Any], name: str) -> Any:
@@ -181,7 +188,7 @@ def _steering(given: dict[str, Any]) -> Steering:
     from ..training.steering import Steering
 
     values = {name: given[name] for name in STEERING if name in given}
-    return Steering(target=Path(_required(given, "out")), **values)
+    return Steering(target=Path(_required(given, "out")), anew=bool(given.get("force")), **values)
 
 
 def _photos(given: dict[str, Any]) -> list[Photo]:
@@ -194,7 +201,7 @@ def _prior(given: dict[str, Any], model: VideoCrafter2, config: TrainConfig) -> 
     from ..training.prior import generate_prior, load_prior
 
     folder, count = given.get("prior"), given.get("make_prior", 0)
-    if folder is None and not count:
+    if not config.prior_weight or (folder is None and not count):
         return []
     if folder is None:
         raise InputError(expected="--prior FOLDER for the images to make", found="none", remedy="Name a folder.")

@@ -123,7 +123,7 @@ def write_study(folder: Path, pairs: Sequence[Pair], report: ReportVideos, page:
         },
     }
     template = resources.files(__package__).joinpath("assets", PAGE).read_text(encoding="utf-8")
-    text = template.replace("/*DATA*/", json.dumps(data).replace("</", "<\\/"))
+    text = template.replace("/*DATA*/", json.dumps(data).replace("<", "\\u003c"))
     key = {"study": study, "videos": {name: asdict(video) for video, name in names.items()}}
     return [write_bytes(page or folder / PAGE, text.encode()), write_json(folder / KEY, key)]
 

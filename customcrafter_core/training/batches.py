@@ -55,12 +55,12 @@ class BatchSource:
         if self.sets.prior and not in_token_stage:
             chosen.append(self.sets.prior[step % len(self.sets.prior)])
         frames = 1 if in_token_stage else self.config.frames
+        batch = (self.config.token_batch if in_token_stage else 0) or self.config.batch
         has_offset = in_token_stage or not self.config.token_steps
         offset = self.config.offset_noise if has_offset else 0.0
-        return [self._noised(examples, frames, offset, generator) for examples in chosen]
+        return [self._noised(examples, batch * self.processes, frames, offset, generator) for examples in chosen]
 
-    def _noised(self, examples: Examples, frames: int, offset: float, generator: torch.Generator) -> Batch:
-        count = self.config.batch * self.processes
+    def _noised(self, examples: Examples, count: int, frames: int, offset: float, generator: torch.Generator) -> Batch:
         index = torch.randint(len(examples), (count,), generator=generator)
         x0 = examples.draw(index, frames, generator)
         ids = self._captions([examples.captions[i] for i in index.tolist()], generator)

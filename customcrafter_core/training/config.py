@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -18,6 +19,7 @@ RESIZE = (0.4, 1.4)  # paper, supplement
 
 LARGEST_RATE = 1.0  # of learning; far above what learns anything, far below what float32 cannot hold
 SMALLEST_RESIZE, LARGEST_RESIZE = 0.1, 4.0
+LARGEST_WHOLE = 2**63 - 1
 LOSSES = ("mse", "l1")
 RECOMPUTE = ("auto", "on", "off")
 
@@ -43,6 +45,7 @@ class TrainConfig:
     tokens: int = setting("vectors that V* consists of", 1)
     frames: int = setting("frames of the still video a photo becomes", 4)
     batch: int = setting("still videos per step, of the subject and of the prior each", 1)
+    token_batch: int = setting("still videos of one frame per step in which V* alone is learned; 0: as many", 0)
     prior_weight: float = setting("alpha, the weight of the prior's loss; 0: no prior (eq. 4)", 1.0)
     captions: tuple[str, ...] = setting("for photos without a caption of their own; {} is the subject", CAPTIONS)
     caption_dropout: float = setting("share of captions that are left empty", 0.0)
@@ -50,7 +53,9 @@ class TrainConfig:
     resize: tuple[float, float] = setting("smallest and largest factor of the resize augmentation; 1,1: none", RESIZE)
     flip: bool = setting("mirror half of the views of the subject", False)
     loss: str = setting(f"{' or '.join(LOSSES)}; the authors' code has l1", "mse")
-    min_snr_gamma: float = setting("weigh the loss by min(SNR, gamma) / SNR, which spares late timesteps; 0: no", 0.0)
+    min_snr_gamma: float = setting(
+        "weigh the loss by min(SNR, gamma) / SNR, which lowers the weight of timesteps with little noise; 0: no", 0.0
+    )
     timestep_range: tuple[int, int] = setting("first and last timestep that is trained", (0, TRAIN_TIMESTEPS - 1))
     timestep_bias: float = setting(
         "draw timesteps with density exp(bias · u), u from 0 to 1 over the range; 0: evenly", 0.0
@@ -87,8 +92,9 @@ class TrainConfig:
         for name in ("steps", "rank", "tokens", "frames", "batch", "views"):
             if getattr(self, name) < 1:
                 raise InputError(expected=f"{name} of 1 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
-        if self.token_steps < 0:
-            raise InputError(expected="token_steps of 0 or more", found=f"{self.token_steps}", remedy="Raise it.")
+        for name in ("token_steps", "token_batch", "width", "height", "fps", "seed"):
+            if not 0 <= getattr(self, name) <= LARGEST_WHOLE:
+                raise InputError(expected=f"{name} of 0 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
         for name, most in NUMBERS.items():
             value = getattr(self, name)
             if not math.isfinite(value) or not 0 <= value <= most or (name == "lr" and value == 0):
@@ -135,7 +141,7 @@ class TrainConfig:
             raise InputError(
                 expected="settings of a training run", found=found, remedy=f"They are: {', '.join(known)}."
             )
-        return cls(**{name: _as_kind(name, value, known[name].default) for name, value in content.items()})
+        return cls(**{name: as_kind(name, value, known[name].default) for name, value in content.items()})
 
 
 # Names of numbers that are not negative -> the most they can be.
@@ -159,29 +165,40 @@ def _check_range(name: str, value: tuple[float, float], least: float, most: floa
         )
 
 
-def _as_kind(name: str, value: Any, default: Any) -> Any:
-    """A plain value as the type of the field's default: lists become tuples, whole numbers floats."""
+def as_kind(name: str, value: Any, default: Any) -> Any:
+    """A plain value as the type of the field's default: lists become tuples, whole numbers floats.
+
+    Raises:
+        InputError: it is of another type.
+    """
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
-        return tuple(value)
+        return tuple(as_kind(name, one, default[0]) for one in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     kind = str if not isinstance(default, (bool, int, float, tuple)) else type(default)
     if type(value) is not kind:
         raise InputError(
-            expected=f"{name} as {kind.__name__}", found=f"{value!r}", remedy=f"The default is {default!r}."
+            expected=f"{name} as {KIND_NAMES[kind]}",
+            found=f"{value!r}",
+            remedy=f"Write, for example: {json.dumps(_default(name) if name in NAMES else default)}.",
         )
     return value
+
+
+KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
+NAMES = {entry.name for entry in fields(TrainConfig) if entry.name != "class_word"}
 
 
 def _default(name: str) -> Any:
     return next(entry.default for entry in fields(TrainConfig) if entry.name == name)
 
 
-# Named starting points. `quick` has the step that the authors' run amounted to. `demo` was measured on the demo world
+# Named starting points. `quick` has the learning rate that the authors' run amounted to and is not measured yet. `demo` was measured on the demo world
 # only: 1.4 billion parameters need far smaller steps. The others are the paper's baselines.
 _DREAMVIDEO: dict[str, Any] = {
     "method": "dreamvideo",
     "token_steps": 3_000,
+    "token_batch": 4,
     "token_lr": 1e-4,
     "lr": 1e-5,
     "offset_noise": 0.1,

@@ -171,8 +171,16 @@ class _Encoder:
 
     def _ids(self, caption: str, called: str, phrase: str = "") -> torch.Tensor:
         wordings = [caption] if caption else self.config.captions
+        texts = [with_phrase(wording, phrase).replace("{}", called) for wording in wordings]
         tokenizer = PromptTokenizer({self.config.placeholder: self.config.tokens})
-        return tokenizer([with_phrase(wording, phrase).replace("{}", called) for wording in wordings])
+        for text in texts:
+            if self.config.placeholder in text and not tokenizer.placeholders_in(text):
+                raise InputError(
+                    expected=f"captions of at most {tokenizer.length - 2} tokens, {self.config.placeholder} included",
+                    found=f"a longer one, whose end is cut off: {text!r}",
+                    remedy="Shorten it, or lower the number of vectors (tokens) of the learned token.",
+                )
+        return tokenizer(texts)
 
     @torch.no_grad()
     def _encode(self, frames: Iterator[Image.Image], videos: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -60,21 +60,30 @@ class RunIdentity:
 
     config: TrainConfig
     base: str
+    dtype: str
     photos: str
     prior: str
+    processes: int = 1
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What a stored run had differently, in words."""
-        own = {k: v for k, v in self.config.as_metadata().items() if k not in FREE_TO_CHANGE}
+        own = {k: v for k, v in self._settings().items() if k not in FREE_TO_CHANGE}
         theirs: Mapping[str, Any] = stored["config"]
         found = [f"{name} {theirs.get(name)} then, {own[name]} now" for name in own if theirs.get(name) != own[name]]
         found += [] if same_base(stored["base"], self.base) else ["another base model"]
+        found += [] if stored["dtype"] == self.dtype else [f"{stored['dtype']} then, {self.dtype} now"]
         found += [f"other {name}" for name in ("photos", "prior") if stored[name] != getattr(self, name)]
         return found
 
     def as_metadata(self) -> dict[str, Any]:
         """Plain values."""
-        return {"config": self.config.as_metadata(), "base": self.base, "photos": self.photos, "prior": self.prior}
+        names = ("base", "dtype", "photos", "prior")
+        return {"config": self._settings(), **{name: getattr(self, name) for name in names}}
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings, with the batch of all processes together: so many may share it as like."""
+        counts = {name: getattr(self.config, name) * self.processes for name in ("batch", "token_batch")}
+        return {**self.config.as_metadata(), **counts}
 
 
 class Keeper:
@@ -83,6 +92,7 @@ class Keeper:
     def __init__(self, target: Path, identity: RunIdentity) -> None:
         self.target, self.identity = target, identity
         self.folder = folder_of(target)
+        _remove_partial_files(target)
         self.best_loss, self.best_step = float("inf"), 0
 
     def check(self) -> None:
@@ -142,8 +152,9 @@ class Keeper:
         best = {"best_loss": self.best_loss, "best_step": self.best_step}
         content = {"format": FORMAT, **best, **self.identity.as_metadata()}
         tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.tensors().items()}
-        save_atomically(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
+        # the subject first: with the state alone the run would seem to be further than its file
         save_subject(subject, self.target)
+        save_atomically(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
 
     def keep_pictures(self, steps: Sequence[TrainStep], sample: Sample | None = None) -> None:
         """Write the loss as a picture and, with a new sample, its row and the strip of all rows so far.
@@ -172,6 +183,21 @@ def folder_of(target: Path) -> Path:
     return target.with_name(target.stem + FOLDER_SUFFIX)
 
 
+def has_run(target: Path) -> bool:
+    """Whether a run was kept that makes this subject file."""
+    return (folder_of(target) / STATE).is_file()
+
+
+def _remove_partial_files(target: Path) -> None:
+    """Remove what a killed process was writing; two runs cannot make the same file at once."""
+    folder = folder_of(target)
+    places = [(target.parent, f".{target.name}."), (folder, "."), (folder / SAMPLE_ROWS, ".")]
+    for place, prefix in places:
+        for path in place.glob("*.partial") if place.is_dir() else ():
+            if path.name.startswith(prefix):
+                path.unlink(missing_ok=True)
+
+
 def start_over(target: Path) -> None:
     """Forget a run that was kept, so that the next one starts at step 0; the subject's file stays."""
     folder = folder_of(target)
@@ -190,7 +216,7 @@ def _read_metadata(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
         content = json.loads(metadata[STATE_KEY])
         kinds = {"format": int, "best_loss": float, "best_step": int, "config": dict}
-        kinds |= {"base": str, "photos": str, "prior": str}
+        kinds |= {"dtype": str, "base": str, "photos": str, "prior": str}
         if not all(isinstance(content[name], kind) for name, kind in kinds.items()) or content["format"] > FORMAT:
             raise ValueError("values of another kind")
         return dict(content)

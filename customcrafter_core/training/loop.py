@@ -14,7 +14,7 @@ from ..generation import AppliedSubject, SampledStep, VideoSettings, generate
 from ..subject.subject import Subject
 from .config import TrainConfig
 from .examples import OnEncoded, encode_examples, size_of
-from .keeper import Keeper, RunIdentity, digest_of
+from .keeper import Keeper, RunIdentity, digest_of, has_run, start_over
 from .memory import free_memory, plan_memory
 from .photos import Clip, Photo, thumbnail
 from .steering import Steering
@@ -40,6 +40,8 @@ class Watcher:
     """The memory estimate, before the first step."""
     on_encoded: OnEncoded | None = None
     on_step: Callable[[TrainStep], None] | None = None
+    on_probe: Callable[[], None] | None = None
+    """Before each of the losses that a checkpoint is judged by."""
     on_sample: Callable[[Sample], None] | None = None
     on_sampled_step: Callable[[SampledStep], None] | None = None
     """While a sample video is made."""
@@ -94,17 +96,30 @@ def train_subject(
     has_prior = bool(prior) and config.prior_weight > 0
     keeper = None
     if steering.target is not None:
-        identity = RunIdentity(config, model.fingerprint, digest_of(photos), digest_of(prior if has_prior else ()))
-        keeper = Keeper(steering.target, identity)
-        keeper.check()
+        keeper = Keeper(steering.target, _identity(model, config, photos, prior if has_prior else (), workers))
+        if not steering.anew:
+            keeper.check()
     plan = plan_memory(model, config, has_prior=has_prior, free=free_memory(model.device) if free is None else free)
     if watcher.on_plan is not None and workers.is_first:
         watcher.on_plan(str(plan))
     sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
     trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
-    if keeper is not None:
+    if keeper is not None and steering.anew and workers.is_first:
+        start_over(keeper.target)
+    if keeper is not None and not steering.anew:
         keeper.resume(trainer)
     return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image)).finish()
+
+
+def _identity(
+    model: VideoCrafter2,
+    config: TrainConfig,
+    photos: Sequence[Photo],
+    prior: Sequence[Photo | Clip],
+    workers: Workers,
+) -> RunIdentity:
+    dtype = str(model.dtype).removeprefix("torch.")
+    return RunIdentity(config, model.fingerprint, dtype, digest_of(photos), digest_of(prior), workers.size)
 
 
 @dataclass
@@ -152,7 +167,7 @@ class _Run:
         is_last = trainer.is_finished
         if self.keeper is not None and (is_last or _is_due(trainer.done, steering.checkpoint_every)):
             with trainer.attached():
-                probe_loss = trainer.probe_loss()
+                probe_loss = trainer.probe_loss(self.watcher.on_probe)
             if trainer.workers.is_first:
                 self._checkpoint(self.keeper, probe_loss)
         if is_last or _is_due(trainer.done, steering.sample_every):
@@ -201,12 +216,15 @@ class _Run:
         return replace(subject, recommended=self.steering.recommended)
 
     def _save_after_a_stop(self) -> None:
-        """Keep what was learned, unless an update broke off or went wrong: then the last checkpoint stays."""
-        trainer = self.trainer
-        if self.keeper is None or not trainer.workers.is_first or not trainer.done or not trainer.is_good():
+        """Keep what was learned, unless an update broke off; after a wrong loss a checkpoint before it is better."""
+        trainer, keeper = self.trainer, self.keeper
+        if keeper is None or not trainer.workers.is_first or not trainer.done or not trainer.is_whole():
+            return
+        if trainer.went_wrong and has_run(keeper.target):
             return
         try:
-            self.keeper.save(trainer, self._subject())
+            keeper.save(trainer, self._subject())
+            keeper.keep_pictures(trainer.history)
         except OSError:
             log.exception("What was learned could not be written; the last checkpoint is still there.")
 

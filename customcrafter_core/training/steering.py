@@ -16,6 +16,8 @@ class Steering:
 
     target: Path | None = None
     """The subject's file; beside it a folder with the state. None: nothing is written, nothing can be continued."""
+    anew: bool = False
+    """Begin at step 0, whatever an earlier run with this target kept; that is forgotten when the first step is due."""
     checkpoint_every: int = setting("steps between two writings of state and subject; 0: only at the end", 250)
     sample_every: int = setting("steps between two sample videos; 0: none", 0)
     sample_prompt: str = setting("of the sample videos, with {} for the subject", "a {}")
@@ -25,9 +27,11 @@ class Steering:
     """What the subject recommends, and what its samples are made with."""
 
     def __post_init__(self) -> None:
-        for name in ("checkpoint_every", "sample_every"):
-            if getattr(self, name) < 0:
-                raise InputError(expected=f"{name} of 0 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
+        for name, least in (("checkpoint_every", 0), ("sample_every", 0), ("sample_seed", 0), ("sample_steps", 1)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    expected=f"{name} of {least} or more", found=f"{getattr(self, name)}", remedy="Raise it."
+                )
         if self.sample_prompt.count("{}") != 1:
             raise InputError(
                 expected="a sample prompt with one {} for the subject",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -64,8 +64,9 @@ class Trainer:
         self.learner = Learner.start(model, config, generator_of(config.seed, INITIAL))
         self.done = 0
         self.history: list[TrainStep] = []
-        self.is_whole = True
-        """False in the middle of an update, when some tensors have moved and others have not."""
+        self.went_wrong = False
+        """Whether a loss or gradient was not finite: nothing moved, but the steps before may have been too large."""
+        self._is_moving = False
         self.optimizer = self._optimizer()
         self._source = BatchSource(config, sets, model.schedule, workers.size)
         self._captions = Captions(model)
@@ -117,14 +118,15 @@ class Trainer:
         config = self.config
         losses = self._losses(self.done)
         loss = losses[0] + config.prior_weight * losses[1] if len(losses) > 1 else losses[0]
-        loss.backward()
-        parameters = list(self.learned_now().values())
+        if loss.requires_grad:  # not if V* alone is learned and no caption of the step holds it
+            loss.backward()
+        gradients = self._gradients()
         values = torch.stack([value.detach() for value in (loss, *losses)])
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         self.workers.average([*gradients, values])
+        size = sum(gradient.abs().sum() for gradient in gradients)
         total, *numbers = values.tolist()
-        self._check_finite([total, *numbers])
-        self.is_whole = False
+        self._check_finite([total, *numbers, float(size)])
+        self._is_moving = True
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         result = TrainStep(self.done, config.all_steps, *numbers)
@@ -132,8 +134,16 @@ class Trainer:
         self.done += 1
         if self.done == config.token_steps:
             self.optimizer = self._optimizer()  # the next stage has moments of its own
-        self.is_whole = True
+        self._is_moving = False
         return result
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """Gradients of what is learned now; zero where the step did not touch it, so that all processes do the same."""
+        parameters = self.learned_now().values()
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
     def _losses(self, step: int) -> list[torch.Tensor]:
         batches = [batch.part(self.workers.rank, self.workers.size) for batch in self._source.draw(step)]
@@ -141,19 +151,20 @@ class Trainer:
 
     def _check_finite(self, losses: list[float]) -> None:
         if not all(math.isfinite(value) for value in losses):
-            self.is_whole = False  # the numbers may be finite, but they lead nowhere
+            self.went_wrong = True
+            self.optimizer.zero_grad(set_to_none=True)
             raise InputError(
-                expected="a finite loss",
+                expected="a finite loss and gradient",
                 found=f"{losses[0]} in step {self.done + 1}",
                 remedy="Lower the learning rate. The last checkpoint, if there was one, is kept.",
             )
 
-    def is_good(self) -> bool:
-        """Whether what is learned is whole and finite, so that it is worth keeping."""
-        return self.is_whole and all(bool(torch.isfinite(p).all()) for p in self.learner.parameters().values())
+    def is_whole(self) -> bool:
+        """Whether what is learned is worth keeping: finite, and not in the middle of an update."""
+        return not self._is_moving and all(bool(torch.isfinite(p).all()) for p in self.learner.parameters().values())
 
     @torch.no_grad()
-    def probe_loss(self) -> float:
+    def probe_loss(self, on_draw: Callable[[], None] | None = None) -> float:
         """Loss of the subject on the same few draws each time, comparable from step to step; inside `attached`.
 
         Raises:
@@ -161,6 +172,8 @@ class Trainer:
         """
         values = []
         for i in range(PROBE_DRAWS):
+            if on_draw is not None:
+                on_draw()
             subject = self._source.draw(PROBE + i)[0]
             values.append(losses_of(self.model, self._captions, self.config, [subject])[0].item())
         self._check_finite(values)

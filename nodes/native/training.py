@@ -18,13 +18,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image, ImageDraw, ImageFont
 
-from ...customcrafter_core.base_model.fingerprint import same_base
+from ...customcrafter_core.base_model.fingerprint import same_base, widths
 from ...customcrafter_core.base_model.loading import load_videocrafter2
 from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.output.sheet import INK, PAPER
 from ...customcrafter_core.training.config import TrainConfig
-from ...customcrafter_core.training.keeper import SAMPLE_STRIP, folder_of, start_over
+from ...customcrafter_core.training.keeper import SAMPLE_STRIP, folder_of
 from ...customcrafter_core.training.loop import Sample, TrainingResult, Watcher, train_subject
 from ...customcrafter_core.training.photos import Clip, Photo
 from ...customcrafter_core.training.pictures import loss_picture, sample_row, smoothed
@@ -46,11 +46,11 @@ class MadePrior:
     clips: bool
     folder: Path
 
-    def of(self, class_word: str, seed: int) -> Path:
-        """The folder of one class word and seed."""
-        plain = re.sub(r"[^a-z0-9]+", "_", class_word.lower()).strip("_")
+    def of(self, base: VideoCrafter2, class_word: str, seed: int) -> Path:
+        """The folder of one base model, class word and seed."""
+        plain = re.sub(r"[^a-z0-9]+", "_", class_word.lower()).strip("_")[:60]
         kind = "clips" if self.clips else "stills"
-        return self.folder / f"{plain}_{zlib.crc32(class_word.encode()):08x}_{kind}_{seed}"
+        return self.folder / f"{plain}_{zlib.crc32((class_word + widths(base.fingerprint)).encode()):08x}_{kind}_{seed}"
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,6 @@ class Order:
     photos: list[Photo]
     prior: list[Photo]
     made_prior: MadePrior
-    anew: bool
-    """Forget what an interrupted run kept."""
 
 
 def train(model: ModelPatcher, path: Path, order: Order, say: Callable[[str], None]) -> TrainingResult:
@@ -100,17 +98,16 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
     prior: list[Photo | Clip] = [*order.prior]
     made = order.made_prior
     if made.count and config.prior_weight:
-        folder = made.of(config.class_word, config.seed)
+        folder = made.of(base, config.class_word, config.seed)
         prior += generate_prior(
             base, config.class_word, folder, made.count, clips=made.clips, seed=config.seed,
             on_item=watch.phase("Making prior pictures"), on_step=lambda _: watch.check(),
         )[: made.count]  # fmt: skip
-    if order.anew:
-        start_over(order.target)
     watcher = Watcher(
         on_plan=watch.plan,
         on_encoded=watch.phase("Encoding photos"),
         on_step=watch.step,
+        on_probe=watch.check,
         on_sample=watch.sample,
         on_sampled_step=lambda _: watch.check(),
     )
@@ -213,7 +210,7 @@ def _duration(seconds: float) -> str:
 def samples_picture(target: Path) -> Image.Image | None:
     """All sample videos of the run that makes a subject file, one below the other; None if there are none."""
     path = folder_of(target) / SAMPLE_STRIP
-    return Image.open(path).convert("RGB") if path.is_file() else None
+    return Image.open(path, formats=["PNG"]).convert("RGB") if path.is_file() else None
 
 
 def no_samples() -> Image.Image:

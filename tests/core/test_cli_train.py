@@ -67,7 +67,17 @@ def test_toml_says_the_same(folder: Path) -> None:
         ('{"class_word": "dog", "rate": 1}', "rate"),
         ('{"class_word": ', "JSON"),
         ("[1]", "names and values"),
-        ('{"class_word": "dog", "steps": "many", "out": "x.safetensors", "photos": "photos"}', "steps as int"),
+        (
+            '{"class_word": "dog", "steps": "many", "out": "x.safetensors", "photos": "photos"}',
+            "steps as a whole number",
+        ),
+        ('{"class_word": "dog", "captions": [1], "out": "x.safetensors"}', "captions as text"),
+        ('{"class_word": "dog", "resize": ["a", 1], "out": "x.safetensors"}', "resize as a number"),
+        ('{"class_word": "dog", "timestep_range": [0.5, 10], "out": "x.safetensors"}', "timestep_range as a whole"),
+        ('{"class_word": "dog", "checkpoint_every": "often"}', "checkpoint_every as a whole number"),
+        ('{"class_word": "dog", "photos": 5}', "photos as text"),
+        ('{"class_word": "dog", "make_prior": "many"}', "make_prior as a whole number"),
+        ('{"class_word": "dog", "skip_broken": "no"}', "skip_broken as true or false"),
         ('{"class_word": "dog", "preset": "fast", "out": "x.safetensors", "photos": "photos"}', "a preset"),
         ('{"class_word": "dog"}', "--out FILE"),
         ('{"out": "x.safetensors", "photos": "photos"}', "--class-word"),
@@ -108,6 +118,9 @@ def test_force_begins_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     arguments = ["train", "--config", str(folder / "dog.json")]
     assert main(arguments) == 0
     assert "start over" in wrong([*arguments, "--seed", "7"], capsys)
+    kept = (folder_of(folder / "dog.safetensors") / STATE).read_bytes()
+    assert "divisible" in wrong([*arguments, "--width", "33", "--force"], capsys)
+    assert (folder_of(folder / "dog.safetensors") / STATE).read_bytes() == kept  # nothing lost before the new run runs
     assert main([*arguments, "--seed", "7", "--force"]) == 0
     assert load_subject(folder / "dog.safetensors").training["seed"] == 7
 
@@ -126,3 +139,18 @@ def test_broken_photos_are_refused_or_left_out(folder: Path, capsys: pytest.Capt
     arguments = ["train", "--config", str(folder / "dog.json")]
     assert "broken.jpg" in wrong(arguments, capsys)
     assert main([*arguments, "--skip-broken"]) == 0
+
+
+def test_without_its_state_a_finished_subject_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json")]
+    assert main(arguments) == 0
+    (folder_of(folder / "dog.safetensors") / STATE).unlink()
+    before = (folder / "dog.safetensors").read_bytes()
+    assert "--force" in wrong([*arguments, "--seed", "7"], capsys)
+    assert (folder / "dog.safetensors").read_bytes() == before
+
+
+def test_no_prior_images_are_made_for_nothing(folder: Path) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "2"]
+    assert main([*arguments, "--prior-weight", "0"]) == 0
+    assert not (folder / "prior").exists()

@@ -67,7 +67,6 @@ def test_no_name_leads_out_of_the_hosts_folder(host: Path | None, where: str) ->
 
 
 @each_host
-@pytest.mark.xfail(bool(found_hosts()), reason="new_file of the nodes does not ask file_inside yet", strict=True)
 @pytest.mark.parametrize("where", ["saved", "trained"])
 def test_strange_names_are_refused_by_the_nodes(host: Path | None, where: str) -> None:
     if host is None:

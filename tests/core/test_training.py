@@ -221,6 +221,20 @@ def test_captions_without_the_token_are_encoded_once(model: VideoCrafter2, monke
     assert calls == [1, 2, 2]
 
 
+def test_a_caption_whose_end_with_the_token_is_cut_off_is_refused(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", steps=1, **SIZE)
+    long = [replace(photo, caption="very " * 90 + "old {}") for photo in photos()]
+    with pytest.raises(InputError, match="at most 75 tokens"):
+        train_subject(model, long, config)
+    with pytest.raises(InputError, match="number of vectors"):
+        train_subject(model, photos(), replace(config, tokens=90))
+
+
+def test_a_step_without_the_token_in_any_caption_still_counts(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", steps=3, method="textual_inversion", caption_dropout=1.0, **SIZE)
+    assert len(train_subject(model, photos(), config).steps) == 3
+
+
 def test_few_photos_have_many_views_and_many_photos_few() -> None:
     config = TrainConfig("dog")
     assert [views_of_each(config, count) for count in (1, 5, 100, 500, 5000)] == [32, 32, 5, 1, 1]
@@ -282,6 +296,9 @@ BAD_SETTINGS = [
     {"caption_dropout": 1.5},
     {"views": 0},
     {"token_steps": -1},
+    {"seed": -1},
+    {"width": -8},
+    {"fps": -3},
 ]
 
 

@@ -26,8 +26,9 @@ def free_port() -> str:
         return str(listening.getsockname()[1])
 
 
+@pytest.mark.parametrize("dropout", ["0", "0.5"])
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, dropout: str) -> None:
     base = tiny_models.write(tmp_path / "model.safetensors", tiny_models.state_dict())
     for folder in ("photos", "prior"):
         (tmp_path / folder).mkdir()
@@ -35,7 +36,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
             turned = Image.linear_gradient("L").resize((80, 60)).rotate(40 * i)
             turned.convert("RGB").save(tmp_path / folder / f"{i}.png")
     arguments = ["train", str(tmp_path / "photos"), "--prior", str(tmp_path / "prior"), "--base", str(base)]
-    arguments += ["--class-word", "dog", *SETTINGS]
+    arguments += ["--class-word", "dog", "--caption-dropout", dropout, *SETTINGS]
     assert main([*arguments, "--batch", "2", "--out", str(tmp_path / "one.safetensors")]) == 0
 
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}

@@ -143,3 +143,4 @@ def test_presets_are_the_papers_rows() -> None:
         (3_000, 3_000),
     ]
     assert (rows["dreamvideo"].token_lr, rows["dreamvideo"].lr, rows["dreamvideo"].prior_weight) == (1e-4, 1e-5, 0)
+    assert (rows["dreamvideo"].token_batch, rows["dreamvideo"].offset_noise) == (4, 0.1)

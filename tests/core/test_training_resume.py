@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
@@ -152,7 +153,7 @@ def test_the_best_checkpoint_is_the_one_of_lowest_probe_loss(
     tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr("customcrafter_core.training.trainer.Trainer.probe_loss", lambda self: next(told))
+    monkeypatch.setattr("customcrafter_core.training.trainer.Trainer.probe_loss", lambda self, on_draw: next(told))
     result = run(tiny, tmp_path / "dog.safetensors")
     assert result.best is not None and (result.best.steps, result.subject.steps) == (4, 6)
     assert load_subject(folder_of(tmp_path / "dog.safetensors") / BEST).steps == 4
@@ -192,6 +193,75 @@ def test_a_loss_gone_wrong_keeps_the_last_checkpoint(
     assert load_subject(target).steps == 2
     monkeypatch.undo()
     assert_equal(run(tiny, target), run(tiny, None))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_run_gone_wrong_before_any_checkpoint_keeps_what_it_has(
+    tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    from customcrafter_core.training import trainer
+
+    real, calls = trainer.losses_of, []
+
+    def spoilt(*args: object) -> list[torch.Tensor]:
+        calls.append(1)
+        losses = real(*args)
+        if len(calls) < 4:
+            return losses
+        if what == "gradient":
+            losses[0].register_hook(lambda gradient: gradient * float("nan"))
+            return losses
+        return [loss * float("nan") for loss in losses]
+
+    monkeypatch.setattr(trainer, "losses_of", spoilt)
+    target = tmp_path / "dog.safetensors"
+    with pytest.raises(InputError, match="step 4"):
+        run(tiny, target, every=100)
+    assert load_subject(target).steps == 3
+
+
+@pytest.mark.parametrize("name", ["save_subject", "save_atomically"])
+def test_a_subject_older_than_its_state_is_written_again(
+    tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The disk is full for one of the two files of the last checkpoint, subject or state."""
+    from customcrafter_core.training import keeper
+
+    target, config = tmp_path / "dog.safetensors", replace(CONFIG, steps=4)
+    real = getattr(keeper, name)
+
+    def full(first: Any, second: Any, *rest: object) -> object:
+        path, steps = (second, first.steps) if name == "save_subject" else (first, len(second["history"]))
+        if steps == 4 and path.name != BEST:
+            raise OSError("No space left on device")
+        return real(first, second, *rest)
+
+    monkeypatch.setattr(keeper, name, full)
+    with pytest.raises(OSError):
+        run(tiny, target, config)
+    monkeypatch.undo()
+    assert run(tiny, target, config).subject.steps == load_subject(target).steps == 4
+
+
+def test_what_a_killed_process_was_writing_is_removed(tiny: VideoCrafter2, tmp_path: Path) -> None:
+    target = tmp_path / "dog.safetensors"
+    (tmp_path / ".dog.safetensors.12345678.partial").write_bytes(b"half")
+    (tmp_path / ".cat.safetensors.12345678.partial").write_bytes(b"another run's")
+    run(tiny, target, replace(CONFIG, steps=1))
+    assert [path.name for path in tmp_path.glob("*.partial")] == [".cat.safetensors.12345678.partial"]
+
+
+def test_another_precision_is_another_run(tiny: VideoCrafter2, tmp_path: Path) -> None:
+    from customcrafter_core.training.keeper import Keeper, RunIdentity
+
+    identity = RunIdentity(CONFIG, tiny.fingerprint, "float32", "", "")
+    stored = identity.as_metadata()
+    assert not identity.differences(stored)
+    assert "float32 then, bfloat16 now" in replace(identity, dtype="bfloat16").differences(stored)
+    assert "batch 2 then, 4 now" in replace(identity, processes=2).differences(stored)
+    shared = replace(identity, processes=2, config=replace(CONFIG, batch=1))
+    assert not shared.differences(stored)
+    Keeper(tmp_path / "dog.safetensors", identity).check()
 
 
 def test_pictures_lie_beside_the_subject(tiny: VideoCrafter2, tmp_path: Path) -> None:
