@@ -108,7 +108,8 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", columns: int = C
 
 def _plain(text: str) -> str:
     """The text in letters that the font has: signs spelt out, accents dropped, a question mark for the rest."""
-    parts = unicodedata.normalize("NFKD", text.translate(SPELT_OUT))
+    text = text.replace("λs", "lambda_s").replace("λl", "lambda_l").translate(SPELT_OUT)
+    parts = unicodedata.normalize("NFKD", text)
     return "".join(letter for letter in parts if not unicodedata.combining(letter)).encode("ascii", "replace").decode()
 
 

@@ -69,6 +69,11 @@ class RunningHost:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
+    def generation(self) -> str:
+        """What `generation_of` tells of it."""
+        return generation_of(self.folder)
+
+    @property
     def version(self) -> str:
         """Such as 0.33.0."""
         return ".".join(map(str, host_version(self.folder)))

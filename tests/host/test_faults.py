@@ -59,8 +59,10 @@ def test_interrupt_by_the_user(bench: Bench) -> None:
     scene = bench.scene().fresh()
     scene.keep(scene.dynamic_sampler(steps=1000)[0], "long")
     prompt = bench.host.queue(scene.graph.nodes)
+    deadline = time.monotonic() + 60
     while not bench.host.get("/queue")["queue_running"]:
-        pass
+        assert time.monotonic() < deadline and prompt not in bench.host.get("/history"), "it never ran"
+        time.sleep(0.02)
     bench.host.post("/interrupt")
     with pytest.raises(Interrupted):
         bench.host.wait(prompt, 60)
