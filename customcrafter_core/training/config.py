@@ -180,13 +180,13 @@ def as_kind(name: str, value: Any, default: Any) -> Any:
         raise InputError(
             expected=f"{name} as {KIND_NAMES[kind]}",
             found=f"{value!r}",
-            remedy=f"Write, for example: {json.dumps(_default(name) if name in NAMES else default)}.",
+            remedy=f"Write, for example: {json.dumps(EXAMPLES.get(name, default))}.",
         )
     return value
 
 
 KIND_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
-NAMES = {entry.name for entry in fields(TrainConfig) if entry.name != "class_word"}
+EXAMPLES = {entry.name: entry.default for entry in fields(TrainConfig)} | {"class_word": "teddy bear"}
 
 
 def _default(name: str) -> Any:

@@ -17,7 +17,7 @@ from customcrafter_core.cli.main import main
 from customcrafter_core.subject.file import load_subject
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = ["--steps", "3", "--lr", "0.01", "--frames", "2", "--views", "2", "--seed", "5", "--device", "cpu"]
+SETTINGS = ["--steps", "3", "--lr", "0.001", "--frames", "2", "--views", "2", "--seed", "5", "--device", "cpu"]
 
 
 def free_port() -> str:
