@@ -323,7 +323,7 @@ def test_training_states(tiny: VideoCrafter2, tmp_path: Path, region: int) -> No
     train_subject(tiny, photos, config, steering=Steering(target))
     longer = replace(config, steps=1000)
     trainer = Trainer(tiny, longer, encode_examples(tiny, longer, photos, ()))
-    keeper = Keeper(target, RunIdentity(longer, tiny.fingerprint, digest_of(photos), digest_of(())))
+    keeper = Keeper(target, RunIdentity(longer, tiny.fingerprint, "float32", digest_of(photos), digest_of(())))
 
     def go_on(path: Path) -> None:
         keeper.check()
