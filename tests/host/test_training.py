@@ -164,9 +164,9 @@ def interrupted(course: Course, at: int) -> int:
 
 def test_stopped_anywhere_and_continued_it_is_the_same(bench: Bench) -> None:
     whole = Course(bench.host)
-    whole.trainer(name="whole", **LONG)
+    whole.trainer(name="not_stopped", **LONG)
     whole.run()
-    expected = tensors_of(subject_file(bench.host, "whole"))
+    expected = tensors_of(subject_file(bench.host, "not_stopped"))
     stops = sorted(random.sample(range(1, LONG["steps"] - 12), 2))
     for at in stops:
         course = Course(bench.host)
@@ -183,16 +183,16 @@ def test_stopped_anywhere_and_continued_it_is_the_same(bench: Bench) -> None:
 
 def test_start_over_forgets(bench: Bench) -> None:
     course = Course(bench.host)
-    course.trainer(name="again")
+    course.trainer(name="anew")
     course.run()
     course = Course(bench.host)
-    course.trainer(name="again", seed=9)
+    course.trainer(name="anew", seed=9)
     with pytest.raises(PromptFailed, match="seed 4 then, 9 now"):
         course.run()
     course = Course(bench.host)
-    course.trainer(name="again", seed=9, start="start over")
+    course.trainer(name="anew", seed=9, start="start over")
     course.run()
-    assert load_subject(subject_file(bench.host, "again")).training["seed"] == 9
+    assert load_subject(subject_file(bench.host, "anew")).training["seed"] == 9
 
 
 def test_model_is_untouched_and_memory_is_free(bench: Bench) -> None:
