@@ -43,7 +43,6 @@ examples:
       --make-prior 200 --out teddy.safetensors
   with all settings in a file, on two GPUs:
   accelerate launch --num_processes 2 -m customcrafter_core train --config teddy.toml"""
-SMOOTHING = 0.02  # of the loss shown: about the last fifty steps
 OPTION_NAMES = {"placeholder": "token"}
 """Fields of the settings whose option is called otherwise."""
 INPUTS: dict[str, Any] = {
@@ -146,8 +145,10 @@ class _Meter:
         self._bar, self._smooth, self._count = bar, 0.0, 0
 
     def show(self, step: TrainStep) -> None:
+        from ..training.pictures import next_mean
+
         self._count += 1
-        self._smooth += (step.loss - self._smooth) * max(SMOOTHING, 1 / self._count)
+        self._smooth = next_mean(self._smooth, step.loss, self._count)
         self._bar.show(step.step + 1, step.steps, f"loss {self._smooth:.4f}")
 
 

@@ -196,11 +196,3 @@ def encode_clip(codec: AutoencoderKL, frames: np.ndarray) -> torch.Tensor:
     """uint8 ``(f, h, w, 3)`` to diffusion latents ``(4, f, h/4, w/4)`` (posterior mean x 0.18215)."""
     device = next(codec.parameters()).device
     return (codec.encode(to_tensor(frames).to(device)).latent_dist.mean * LATENT_FACTOR).transpose(0, 1)
-
-
-@torch.no_grad()
-def decode_clip(codec: AutoencoderKL, latents: torch.Tensor) -> np.ndarray:
-    """Diffusion latents ``(4, f, h, w)`` to uint8 ``(f, 4h, 4w, 3)``."""
-    pictures = codec.decode(latents.transpose(0, 1) / LATENT_FACTOR).sample
-    pictures = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte()
-    return pictures.permute(0, 2, 3, 1).cpu().numpy()

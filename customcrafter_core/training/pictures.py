@@ -23,9 +23,13 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     """Exponential mean of losses, of which the first few are weighted evenly."""
     means: list[float] = []
     for i, loss in enumerate(losses):
-        last = means[-1] if means else 0.0
-        means.append(last + (loss - last) * max(SMOOTHING, 1 / (i + 1)))
+        means.append(next_mean(means[-1] if means else 0.0, loss, i + 1))
     return means
+
+
+def next_mean(mean: float, loss: float, count: int) -> float:
+    """The mean of `smoothed` after the ``count``-th loss, from the one before."""
+    return mean + (loss - mean) * max(SMOOTHING, 1 / count)
 
 
 def loss_picture(steps: Sequence[TrainStep]) -> Image.Image:
