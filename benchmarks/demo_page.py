@@ -6,145 +6,92 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-from customcrafter_core.evaluation.intervals import Interval, bootstrap_mean
+from benchmarks.demo_statistics import (
+    BASE,
+    COMMITMENT,
+    MAIN,
+    Claim,
+    Row,
+    Ways,
+    claims,
+    commitment_curve,
+    group,
+    interval,
+    paired,
+)
+from customcrafter_core.evaluation.intervals import Interval
 from customcrafter_core.output.files import write_json
 from customcrafter_core.output.sheet import SheetRow, write_sheet
 
-Row = Mapping[str, Any]
 MEASURES = ("motion", "travel", "similarity", "thing", "background")
-MAIN = "all attention, still prior"
-DRAWS = 4000
+PARETO, CURVE = "demo_world_pareto.png", "demo_world_commitment.png"
 
 HEAD = """# What the method does on the demo world
 
 Written by `python -m benchmarks.demo_world` from the shipped base model. It illustrates the mechanism on a small model of
-a synthetic world and is no claim about VideoCrafter2. Shares are of videos; in brackets the 95 % interval, drawn again over
-videos. Similarity: -1 to 1, above 0 the object is nearer to the subject than to any decoy (other shapes in its colours).
+a synthetic world and is no claim about VideoCrafter2. Shares are of videos; in brackets the 95 % interval, for which whole
+trainings are drawn again. *motion*: moves as the prompt says. *travel*: that way, in frame widths. *similarity*: -1 to 1,
+above 0 the object is nearer to the subject than to any decoy (other shapes in its colours, its shape in others).
 
 """
 
 
 def write_page(rows: Sequence[Row], folder: Path, *, sheets: Path) -> Path:
-    """Write ``demo_world.json``, ``demo_world.md`` and the sheets into a folder; returns the page."""
-    videos = [row for row in rows if "motion" in row and row["variant"] != "commitment"]
-    ways = group(videos)
-    table = {f"{variant} | {way}": {m: interval(part, m) for m in MEASURES} for (variant, way), part in ways.items()}
-    lines = ["| training | strength | videos | " + " | ".join(MEASURES) + " |", "|---" * (3 + len(MEASURES)) + "|"]
-    for (variant, way), part in ways.items():
-        cells = [shown(interval(part, measure)) for measure in MEASURES]
-        lines.append(f"| {variant} | {way} | {len(part)} | " + " | ".join(cells) + " |")
-    pairs, frontier = paired(ways), against_constants(ways)
-    curve = commitment_curve(rows)
-    text = HEAD + "\n".join(lines) + "\n\n" + "\n".join([*pairs_lines(pairs, frontier), *curve_lines(curve)])
-    pictures = write_sheets(sheets, folder, videos)
-    text += "\n## Pictures\n\n" + "\n".join(f"![{path.stem}]({path.name})\n" for path in pictures)
-    numbers = {"means": table, "paired": pairs, "against_constants": frontier, "commitment": curve, "videos": rows}
+    """Write ``demo_world.json``, ``demo_world.md`` and the pictures into a folder; returns the page."""
+    videos = [row for row in rows if "motion" in row and row["variant"] != COMMITMENT]
+    ways, curve = group(videos), commitment_curve(rows)
+    stated, pairs = claims(ways), paired(ways)
+    pictures = [write_pareto(folder / PARETO, ways), write_curve(folder / CURVE, curve)]
+    pictures += write_sheets(sheets, folder, videos)
+    lines = [*claim_lines(stated), *way_lines(ways), *pair_lines(pairs), *curve_lines(curve), "## Pictures", ""]
+    text = HEAD + "\n".join(lines) + "\n" + "\n".join(f"![{path.stem}]({path.name})\n" for path in pictures)
+    numbers = {
+        "claims": [{"claim": c.text, "measure": c.measure, "by": c.by, "verdict": c.verdict} for c in stated],
+        "means": {f"{v} | {way}": {m: interval(part, m) for m in MEASURES} for (v, way), part in ways.items()},
+        "paired": pairs,
+        "commitment": curve,
+        "videos": rows,
+    }
     write_json(folder / "demo_world.json", plain(numbers))
     page = folder / "demo_world.md"
     page.write_text(text, encoding="utf-8")
     return page
 
 
-def group(videos: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Videos by training and strength, in the order of their first."""
-    ways: dict[tuple[str, str], list[Row]] = {}
-    for row in videos:
-        ways.setdefault((row["variant"], row["way"]), []).append(row)
-    return ways
-
-
-def interval(part: Sequence[Row], measure: str) -> Interval | None:
-    """Mean of a measure over the videos that have it."""
-    values = [float(row[measure]) for row in part if measure in row]
-    return bootstrap_mean(values) if values else None
-
-
-def shown(value: Interval | None) -> str:
+def shown(value: Interval | None, sign: str = "") -> str:
     """Two digits and the interval."""
     if value is None:
         return ""
-    bounds = "" if value.low is None else f" [{value.low:.2f}, {value.high:.2f}]"
-    return f"{value.mean:.2f}{bounds}"
+    bounds = "" if value.low is None else f" [{value.low:{sign}.2f}, {value.high:{sign}.2f}]"
+    return f"{value.mean:{sign}.2f}{bounds}"
 
 
-def key(row: Row) -> tuple[Any, ...]:
-    """What two videos made differently have in common: subject, training seed and noise."""
-    return row["subject"], row["seed"], row["noise"]
-
-
-def paired(ways: Mapping[tuple[str, str], Sequence[Row]]) -> dict[str, dict[str, Interval]]:
-    """Differences, video by video: dynamic against constant 0.8, and other trainings against the main one."""
-    constant = {key(row): row for row in ways[MAIN, "constant 0.8"]}
-    found = {}
-    for (variant, way), part in ways.items():
-        other = {key(row): row for row in ways[MAIN, way]} if variant != MAIN and (MAIN, way) in ways else constant
-        if variant == MAIN and way.startswith("dynamic"):
-            name = f"{way} against constant 0.8"
-        elif variant != MAIN and other is not constant:
-            name = f"{variant} against {MAIN}, {way}"
-        else:
-            continue
-        found[name] = {
-            m: bootstrap_mean([float(row[m]) - float(other[key(row)][m]) for row in part if key(row) in other])
-            for m in ("motion", "similarity")
-        }
-    return found
-
-
-def against_constants(ways: Mapping[tuple[str, str], Sequence[Row]], seed: int = 0) -> dict[str, dict[str, float]]:
-    """Dynamic strength's motion less that of a constant strength of equal similarity, between the constants measured.
-
-    Videos are drawn again with all their ways together, so the interval covers the interpolation too. Beyond the
-    constants' own similarities the nearest one counts.
-    """
-    names = [way for variant, way in ways if variant == MAIN]
-    by_way = {way: {key(row): row for row in ways[MAIN, way]} for way in names}
-    videos = sorted(set.intersection(*(set(rows) for rows in by_way.values())), key=repr)
-    values = {
-        way: np.array([[float(rows[k]["similarity"]), float(rows[k]["motion"])] for k in videos])
-        for way, rows in by_way.items()
-    }
-    rng = np.random.default_rng(seed)
-    draws = [np.arange(len(videos)), *rng.integers(len(videos), size=(DRAWS, len(videos)))]
-    found: dict[str, list[float]] = {way: [] for way in names if way.startswith("dynamic")}
-    for draw in draws:
-        constants = np.array(sorted(tuple(values[way][draw].mean(0)) for way in names if way.startswith("constant")))
-        for way, differences in found.items():
-            similarity, motion = values[way][draw].mean(0)
-            differences.append(float(motion - np.interp(similarity, constants[:, 0], constants[:, 1])))
-    return {
-        way: {
-            "difference": differences[0],
-            "low": float(np.quantile(differences[1:], 0.025)),
-            "high": float(np.quantile(differences[1:], 0.975)),
-        }
-        for way, differences in found.items()
-    }
-
-
-def pairs_lines(pairs: Mapping[str, Mapping[str, Interval]], frontier: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The differences as a table."""
-    lines = ["## Differences on the same noise", "", "| | motion | similarity |", "|---|---|---|"]
-    lines += [f"| {name} | {shown(d['motion'])} | {shown(d['similarity'])} |" for name, d in pairs.items()]
-    lines += ["", "Dynamic strength's motion less that of a constant strength at the same similarity:", ""]
-    lines += ["| | motion |", "|---|---|"]
-    lines += [f"| {way} | {d['difference']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}] |" for way, d in frontier.items()]
+def claim_lines(stated: Sequence[Claim]) -> list[str]:
+    """What is said of the method, and what is seen of it here."""
+    lines = ["| statement | here | by |", "|---|---|---|"]
+    lines += [f"| {c.text} | **{c.verdict}** | {c.measure} {shown(c.by, '+')} |" for c in stated]
     return [*lines, ""]
 
 
-def commitment_curve(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For each step of the switch, the shares of videos that follow the first and the second prompt."""
-    turned = [row for row in rows if row["variant"] == "commitment"]
-    return [
-        {
-            "k": k,
-            "first": interval([row for row in turned if row["k"] == k], "first"),
-            "second": interval([row for row in turned if row["k"] == k], "second"),
-        }
-        for k in sorted({row["k"] for row in turned})
-    ]
+def way_lines(ways: Ways) -> list[str]:
+    """The means as a table."""
+    lines = ["## All ways", "", "| training | strength | videos | " + " | ".join(MEASURES) + " |"]
+    lines += ["|---" * (3 + len(MEASURES)) + "|"]
+    for (variant, way), part in ways.items():
+        cells = [shown(interval(part, measure)) for measure in MEASURES]
+        lines.append(f"| {variant} | {way} | {len(part)} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def pair_lines(pairs: Mapping[str, Mapping[str, Interval]]) -> list[str]:
+    """The differences as a table."""
+    lines = ["## Differences on the same noise", "", "| | motion | similarity |", "|---|---|---|"]
+    lines += [f"| {name} | {shown(d['motion'], '+')} | {shown(d['similarity'], '+')} |" for name, d in pairs.items()]
+    return [*lines, ""]
 
 
 def curve_lines(curve: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -154,6 +101,55 @@ def curve_lines(curve: Sequence[Mapping[str, Any]]) -> list[str]:
     lines += ["| K | moves as first asked | moves as asked later |", "|---|---|---|"]
     lines += [f"| {point['k']} | {shown(point['first'])} | {shown(point['second'])} |" for point in curve]
     return [*lines, ""]
+
+
+def write_pareto(path: Path, ways: Ways) -> Path:
+    """Motion against similarity: the constants of the main training as a line, everything else as points."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["tab10"]
+    variants = list(dict.fromkeys(variant for variant, _ in ways if variant != BASE))
+    for kind, style in (("constant", "o-"), ("dynamic", "s:")):
+        for i, variant in enumerate(variants):
+            names = [way for v, way in ways if v == variant and way.startswith(kind)]
+            if not names:
+                continue
+            x, y = ([interval(ways[variant, way], m) for way in names] for m in ("similarity", "motion"))
+            axes.errorbar(
+                [v.mean for v in x if v], [v.mean for v in y if v], xerr=_whiskers(x), yerr=_whiskers(y), fmt=style,
+                color=colours(i), ecolor=(*colours(i)[:3], 0.25), label=f"{variant}, {kind}",
+            )  # fmt: skip
+            for way, a, b in zip(names, x, y, strict=True):
+                if a and b:
+                    label = way.split("K = ")[-1] if kind == "dynamic" else way.removeprefix("constant ")
+                    text = f"K {label}" if kind == "dynamic" else label
+                    axes.annotate(text, (a.mean, b.mean), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    if base := interval(ways.get((BASE, BASE), []), "motion"):
+        axes.axhline(base.mean, color="gray", lw=1, ls="--", label="base model, class word")
+    axes.set(xlabel="similarity to the subject", ylabel="moves as asked", ylim=(0, 1.03))
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _whiskers(values: Sequence[Interval | None]) -> np.ndarray:
+    """Distances ``(2, n)`` of the intervals' ends from their means."""
+    ends = [(v.mean - v.low, v.high - v.mean) for v in values if v and v.low is not None and v.high is not None]
+    return np.array(ends).T if len(ends) == len(values) else np.zeros((2, len(values)))
+
+
+def write_curve(path: Path, curve: Sequence[Mapping[str, Any]]) -> Path:
+    """The commitment curve as a picture."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    ks = [point["k"] for point in curve]
+    for name, label in (("first", "moves as first asked"), ("second", "moves as asked after step K")):
+        values = [point[name] for point in curve]
+        axes.errorbar(ks, [v.mean for v in values], yerr=_whiskers(values), fmt="o-", label=label)
+    axes.set(xlabel="K of 50 steps", ylabel="share of videos", ylim=(0, 1.03))
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    return path
 
 
 def kept_clips(folder: Path, variant: str, subject: str) -> Path:

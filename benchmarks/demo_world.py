@@ -17,8 +17,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,12 @@ import torch
 from PIL import Image
 
 from benchmarks.demo_page import kept_clips, write_page
+from benchmarks.demo_sampling import sample_ways
+from benchmarks.demo_statistics import BASE, COMMITMENT, CROSS, LATE, MAIN, MOVING_PRIOR, NO_PRIOR
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo import measures, run, world
 from customcrafter_core.demo.sampling import sample_switched
 from customcrafter_core.diffusion.strength import Constant, StrengthSchedule, TwoPhase
-from customcrafter_core.evaluation.shared_runs import sample_runs
-from customcrafter_core.generation import VideoSettings
 from customcrafter_core.subject.subject import Subject
 from customcrafter_core.training.config import PRESETS, preset
 from customcrafter_core.training.loop import train_subject
@@ -45,11 +44,9 @@ NOISE_SEED = 700_000
 """Of the videos. The settings were chosen on seeds below 1000."""
 CONSTANTS = {f"constant {value}": Constant(value) for value in (0.2, 0.4, 0.6, 0.8, 1.0)}
 DYNAMICS = {f"dynamic 0.4 → 0.8, K = {k}": TwoPhase(k=k) for k in (5, 10, 15, 20)}
-FEW = {
-    name: way
-    for name, way in {**CONSTANTS, **DYNAMICS}.items()
-    if name in ("constant 0.8", "dynamic 0.4 → 0.8, K = 10")
-}
+EVERY = {**CONSTANTS, **DYNAMICS}
+ONE = {"constant 0.8": EVERY["constant 0.8"]}
+TWO = {**ONE, "dynamic 0.4 → 0.8, K = 10": EVERY["dynamic 0.4 → 0.8, K = 10"]}
 SWITCHES = (0, 2, 4, 6, 8, 10, 12, 15, 20, 25, 35, 50)
 PRIOR_COUNT = 24
 MOVING = tuple(name for name in world.MOTIONS if name != "still")
@@ -63,16 +60,17 @@ class Variant:
     prior: str
     """``still``, ``moving`` or empty."""
     ways: dict[str, StrengthSchedule]
-    method: str = "customcrafter"
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the training, where they are not the preset's."""
 
 
 VARIANTS = {
-    "all attention, still prior": Variant("still", {**CONSTANTS, **DYNAMICS}),
-    "cross-attention only, still prior": Variant("still", FEW, "lora_cross_only"),
-    "all attention, no prior": Variant("", FEW),
-    "all attention, moving prior": Variant("moving", FEW),
+    MAIN: Variant("still", EVERY),
+    CROSS: Variant("still", ONE, {"method": "lora_cross_only"}),
+    NO_PRIOR: Variant("", ONE),
+    MOVING_PRIOR: Variant("moving", ONE),
+    LATE: Variant("still", TWO, {"timestep_range": (0, 600)}),
 }
-BASE, COMMITMENT = "base, class word", "commitment"
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def asked_for(subject: str, seed: int, count: int, beside: bool = False) -> list
 def learn(model: VideoCrafter2, job: Job, steps: int) -> Subject:
     """Train one subject."""
     variant = VARIANTS[job.variant]
-    config = preset("demo", world.CLASS_WORD, seed=job.seed, method=variant.method, steps=steps)
+    config = preset("demo", world.CLASS_WORD, seed=job.seed, steps=steps, **variant.settings)
     photos = run.demo_photos(world.HELD_OUT[job.subject])
     return train_subject(model, photos, config, prior=prior_of(variant.prior, job.seed)).subject
 
@@ -176,22 +174,17 @@ def do(job: Job, settings: dict[str, Any], sheets: Path) -> list[dict[str, Any]]
     subject = learn(model, job, settings["steps"]) if job.subject else None
     ways = VARIANTS[job.variant].ways if subject else {BASE: None}
     noun = subject.trigger if subject else world.CLASS_WORD
-    rows: list[dict[str, Any]] = []
     asked = asked_for(job.subject, job.seed, settings["prompts"], settings["beside"])
-    for prompt, group in groupby(asked, lambda one: one.caption("{}").replace("{}", noun)):
-        together = list(group)
-        video = VideoSettings(prompt=prompt, seed=together[0].noise, batch=len(together), exact_tail=True)
-        runs = sample_runs(model, video, [subject] if subject else [], [[way] if way else [] for way in ways.values()])
-        clips = [(model.decode(latent) * 255).round().byte().numpy() for latent in runs.latents]
-        for way, videos in zip(ways, clips, strict=True):
-            facts = {"variant": job.variant, "subject": job.subject, "seed": job.seed, "way": way, "prompt": prompt}
-            rows += [
-                {**facts, **one.facts(), **measured(clip, one, job.subject)}
-                for one, clip in zip(together, videos, strict=True)
-            ]
-        if together[0] is asked[0] and job.seed == 0:
-            np.savez_compressed(kept_clips(sheets, job.variant, job.subject), *(videos[0] for videos in clips))
-    return rows
+    prompts = [one.caption("{}").replace("{}", noun) for one in asked]
+    clips = sample_ways(model, prompts, subject, list(ways.values()), seed=asked[0].noise)
+    if job.seed == 0:
+        np.savez_compressed(kept_clips(sheets, job.variant, job.subject), *(videos[0] for videos in clips))
+    facts = {"variant": job.variant, "subject": job.subject, "seed": job.seed}
+    return [
+        {**facts, "way": way, "prompt": prompt, **one.facts(), **measured(clip, one, job.subject)}
+        for way, videos in zip(ways, clips, strict=True)
+        for prompt, one, clip in zip(prompts, asked, videos, strict=True)
+    ]
 
 
 def commitment(model: VideoCrafter2, count: int) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import demo_page, demo_world
 from customcrafter_core.demo import (
     base,
     clips,
@@ -295,43 +293,3 @@ def test_a_checkpoint_can_be_trained_on(tmp_path) -> None:
     assert any(not torch.equal(value, before[key]) for key, value in trained.state_dict().items())
     with pytest.raises(InputError):
         train_base.train_base(tmp_path / "other", start=str(demo_checkpoint().with_name("demo_subject.safetensors")))
-
-
-def rows_of_ways(motion: dict[str, float], similarity: dict[str, float], count: int = 20) -> list[dict[str, object]]:
-    """Videos of the main training whose measures have the given means."""
-    return [
-        {
-            "variant": demo_page.MAIN, "way": way, "subject": "s", "seed": 0, "noise": i,
-            "motion": i < motion[way] * count, "similarity": similarity[way],
-        }
-        for way in motion
-        for i in range(count)
-    ]  # fmt: skip
-
-
-def test_evidence_compares_dynamic_with_a_constant_of_equal_similarity() -> None:
-    similarity = {"constant 0.4": 0.0, "constant 0.8": 1.0, "dynamic better": 0.5, "dynamic equal": 0.5}
-    motion = {"constant 0.4": 1.0, "constant 0.8": 0.0, "dynamic better": 1.0, "dynamic equal": 0.5}
-    ways = demo_page.group(rows_of_ways(motion, similarity))
-    found = demo_page.against_constants(ways)
-    assert found["dynamic better"]["difference"] == pytest.approx(0.5) and found["dynamic better"]["low"] > 0
-    assert found["dynamic equal"]["difference"] == pytest.approx(0.0)
-    assert found["dynamic equal"]["low"] < 0.0 < found["dynamic equal"]["high"] + 1e-9
-    gain = demo_page.paired(ways)["dynamic better against constant 0.8"]
-    assert gain["motion"].mean == 1.0 and gain["similarity"].mean == pytest.approx(-0.5)
-
-
-def test_evidence_goes_on_where_it_was_stopped(tmp_path) -> None:
-    settings = {"prompts": 2}
-    job = demo_world.all_jobs(["square-orange"], [0])[0]
-    line = json.dumps({"job": vars(job), "settings": settings, "rows": [{"motion": True}]})
-    (tmp_path / "cache.jsonl").write_text(line + "\n" + line[:30], encoding="utf-8")
-    assert demo_world.read_cache(tmp_path / "cache.jsonl", settings) == {job: [{"motion": True}]}
-    assert demo_world.read_cache(tmp_path / "cache.jsonl", {"prompts": 3}) == {}
-
-
-def test_every_way_of_the_evidence_has_the_same_noises_and_other_trainings_others() -> None:
-    first, second = (demo_world.asked_for("star-red-yellow", seed, 24, beside=True) for seed in (0, 1))
-    assert len({one.noise for one in first + second}) == 48
-    assert all(not one.thing or world.THINGS[one.thing].colours[0] not in ("red", "yellow") for one in first)
-    assert {one.motion for one in first} == set(demo_world.MOVING) and sum(bool(one.thing) for one in first) == 12
