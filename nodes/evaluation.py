@@ -45,7 +45,7 @@ class EvaluateVideo(io.ComfyNode):
         return host.schema(
             node_id="CustomCrafterEvaluateVideo",
             display_name="Evaluate Video",
-            category=host.CATEGORY,
+            category=host.EVALUATION,
             description="Score a video as the paper does: CLIP-T, CLIP-I, DINO-I and temporal consistency, and how "
             "much moves. Motion needs no model; the other scores need models on your disk. Nothing is downloaded.",
             search_aliases=["metrics", "CLIP score", "DINO score", "temporal consistency", "motion", "benchmark"],
@@ -148,7 +148,7 @@ class MotionOnsetNode(io.ComfyNode):
         return host.schema(
             node_id="CustomCrafterMotionOnset",
             display_name="Motion Onset",
-            category=host.CATEGORY,
+            category=host.EVALUATION,
             description="Which K? Samples the base model once and measures how much of the motion and of the detail is "
             "fixed after each step. K is the step from which on a step fixes less of the motion than its share.",
             search_aliases=["suggest K", "motion analysis"],
@@ -195,7 +195,7 @@ class WeightSweep(io.ComfyNode):
         return host.schema(
             node_id="CustomCrafterWeightSweep",
             display_name="Weight Sweep",
-            category=host.CATEGORY,
+            category=host.EVALUATION,
             description="Make one prompt from one seed at every combination of some λs, λl and K, to see which suits a "
             "subject. Steps that runs have in common are computed once.",
             search_aliases=["XY plot", "compare strengths", "grid"],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 CATEGORY = "CustomCrafter"
+TRAINING, EVALUATION = f"{CATEGORY}/training", f"{CATEGORY}/evaluation"
 
 log = logging.getLogger(__name__)
 

@@ -135,6 +135,7 @@ class EmptyVideoLatent(io.ComfyNode):
             display_name="Empty Video Latent (CustomCrafter)",
             category=host.CATEGORY,
             description="The empty latent that sampling a video starts from.",
+            search_aliases=["video size", "empty latent", "VideoCrafter latent"],
             inputs=[
                 io.Int.Input("width", default=VIDEO.width, tooltip="Width of the video in pixels.", **size),
                 io.Int.Input("height", default=VIDEO.height, tooltip="Height of the video in pixels.", **size),
@@ -173,6 +174,7 @@ class FrameRate(io.ComfyNode):
             display_name="Frame Rate (CustomCrafter)",
             category=host.CATEGORY,
             description="VideoCrafter2 is told how many frames a second has: fewer frames per second, more motion.",
+            search_aliases=["fps", "motion speed", "VideoCrafter fps"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
                 io.Int.Input(

@@ -47,6 +47,7 @@ class DDIMSampler(io.ComfyNode):
             display_name="VideoCrafter2 DDIM Sampler",
             category=host.CATEGORY,
             description="Exactly the DDIM that VideoCrafter2 samples with, for SamplerCustom and its relatives.",
+            search_aliases=["DDIM", "VideoCrafter sampler", "ddim_uniform"],
             inputs=[
                 eta_input(),
                 host.advanced(

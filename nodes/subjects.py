@@ -131,6 +131,7 @@ class ApplySubject(io.ComfyNode):
             category=host.CATEGORY,
             description="Put a subject on the model at constant strength and teach its token to the text encoder. "
             "When the Dynamic Weighted KSampler gets the subject itself, use Teach Token instead.",
+            search_aliases=["CustomCrafter apply", "subject LoRA", "constant strength"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
                 io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
@@ -227,6 +228,7 @@ class SaveSubject(io.ComfyNode):
             category=host.CATEGORY,
             description="Save a subject to models/loras. With export also as a plain LoRA and an embedding for the "
             "host's own nodes (LoraLoader, embedding:NAME).",
+            search_aliases=["CustomCrafter save", "export LoRA", "export embedding"],
             is_output_node=True,
             inputs=[
                 SUBJECT.Input("subject", tooltip="The subject to save."),

@@ -40,7 +40,7 @@ class SubjectTrainer(io.ComfyNode):
         return host.schema(
             node_id="CustomCrafterSubjectTrainer",
             display_name="Subject Trainer",
-            category=host.CATEGORY,
+            category=host.TRAINING,
             description="Learn a subject from three to ten photos of it. Cancel keeps what was learned; running again "
             "goes on from there. The file appears in models/loras.",
             search_aliases=["train LoRA", "CustomCrafter training", "DreamBooth", "textual inversion", "personalize"],
@@ -157,9 +157,10 @@ class DemoPhotos(io.ComfyNode):
         return host.schema(
             node_id="CustomCrafterDemoPhotos",
             display_name="Demo Photos",
-            category=host.CATEGORY,
+            category=host.TRAINING,
             description="Five photos of an orange square, and pictures of other squares, to try the Subject Trainer "
             "with the built-in demo model, which never saw an orange square.",
+            search_aliases=["CustomCrafter example", "training images", "demo data"],
             inputs=[],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="Photos of the subject."),

@@ -28,6 +28,7 @@ class DynamicSubjectWeights(io.ComfyNode):
             category=host.CATEGORY,
             description="Put a subject on the model: weak in the first K steps, strong in the later ones. Any sampler "
             "node then samples with this.",
+            search_aliases=["CustomCrafter weights", "subject schedule", "lambda_s lambda_l", "strength per step"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
                 io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),

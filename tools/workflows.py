@@ -6,15 +6,12 @@ python -m tools.workflows        # needs a host, the newest is taken: COMFYUI_PA
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .graphs import Graph, Link, Node, to_text
+from .on_host import ROOT, newest_host
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "workflows"
 DEMO_MODEL, DEMO_SUBJECT = "customcrafter_demo", "customcrafter_demo_subject"
 DEMO_SIZE = {"width": 32, "height": 32, "frames": 8, "batch_size": 1}
@@ -189,21 +186,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Write the workflow files and their pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(arguments)
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
-    from running_host import RunningHost, found_hosts, host_version
-
     from .pictures import write_picture
 
-    with tempfile.TemporaryDirectory() as base:
-        host = RunningHost(max(found_hosts(), key=host_version), Path(base)).start()
-        try:
-            descriptions = host.get("/object_info")
-            for make in WORKFLOWS:
-                graph = make()
-                (FOLDER / f"{graph.name}.json").write_text(to_text(graph.workflow(descriptions)))
-                write_picture(FOLDER / f"{graph.name}.jpg", graph, descriptions, host)
-        finally:
-            host.stop()
+    with newest_host() as host:
+        descriptions = host.get("/object_info")
+        for make in WORKFLOWS:
+            graph = make()
+            (FOLDER / f"{graph.name}.json").write_text(to_text(graph.workflow(descriptions)))
+            write_picture(FOLDER / f"{graph.name}.jpg", graph, descriptions, host)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,11 @@ def test_all_that_it_needs_is_there() -> None:
     names = set(shipped_files())
     assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "SECURITY.md"} <= names
     known = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    whole = [n for n in known.split("\0") if n.startswith(("nodes/", "customcrafter_core/", "workflows/", "web/"))]
+    whole = [
+        n
+        for n in known.split("\0")
+        if n.startswith(("nodes/", "customcrafter_core/", "workflows/", "web/", "locales/"))
+    ]
     assert set(whole) <= names and len(whole) > 100
     templates = [name for name in names if name.startswith("workflows/") and name.endswith(".json")]
     assert templates and all(name.replace(".json", ".jpg") in names for name in templates)

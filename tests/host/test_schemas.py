@@ -67,12 +67,16 @@ def test_schemas_are_the_snapshot(bench: Bench) -> None:
 
 
 def test_everything_is_explained(bench: Bench) -> None:
+    """In words: a name, a description, a place in the menu, other words to find it by, and a text for every socket."""
+    finds = "search_aliases" in next(iter(ours(bench).values()))  # newer hosts only
     for name, node in ours(bench).items():
-        assert node["description"], name
+        assert node["description"] and " " in node["display_name"], name
+        assert node["category"].partition("/")[0] == "CustomCrafter", name
+        assert not finds or len(node["search_aliases"]) >= 2, name
         for kind in ("required", "optional"):
             for given, (_, *more) in node["input"].get(kind, {}).items():
                 assert more and more[0].get("tooltip"), f"{name}.{given}"
-        assert all(node["output_tooltips"]), name
+        assert len(node["output_tooltips"]) == len(node["output"]) and all(node["output_tooltips"]), name
 
 
 def test_every_node_has_a_help_page(bench: Bench) -> None:
