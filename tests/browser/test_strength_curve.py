@@ -1,0 +1,165 @@
+"""The picture of the strength at each step, drawn by the page while the sliders move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from running_host import PACK, ROOT, RunningHost
+
+from customcrafter_core.diffusion.ddim import STEPS
+from customcrafter_core.diffusion.strength import Curve, TwoPhase, strengths_of
+from customcrafter_core.errors import InputError
+
+SHOTS = ROOT / "output" / "screenshots"
+NODES = [f"CustomCrafterDynamic{name}" for name in ("WeightedKSampler", "SubjectWeights", "LoRAWeights")]
+CURVES = [
+    "0:0.4, 0.1:0.8", "1:1;0:-.5", "0.5:2", "0:0,.5:1,.5:2,1:3,", "0:1e-1, +1:2.", "0 : 1", ":", "0:1:2", "2:1", "0:x",
+    "0:inf", ",", "0x0:1",
+]  # fmt: skip
+ADD = """kind => {
+    app.graph.clear();
+    const node = LiteGraph.createNode(kind);
+    app.graph.add(node);
+    node.pos = [400, 120];
+    app.canvas.setDirty(true, true);
+}"""
+PICTURE = """() => {
+    const canvas = app.graph._nodes[0].widgets.find(w => w.name === 'strength_curve').element;
+    return canvas.clientWidth && canvas.clientHeight ? canvas.toDataURL() : '';
+}"""
+INSIDE = """() => {  // the picture lies on its node
+    const node = app.graph._nodes[0], canvas = node.widgets.find(w => w.name === 'strength_curve').element;
+    const box = canvas.getBoundingClientRect(), page = app.canvas.canvas.getBoundingClientRect(), view = app.canvas.ds;
+    const at = (value, axis) => (node.pos[axis] + value + view.offset[axis]) * view.scale;
+    const edge = [at(0, 0) + page.left, at(0, 1) + page.top, at(node.size[0], 0) + page.left, at(node.size[1], 1) + page.top];
+    return box.left >= edge[0] && box.top >= edge[1] && box.right <= edge[2] && box.bottom <= edge[3];
+}"""
+SLIDER = """name => {
+    const node = app.graph._nodes[0], widget = node.widgets.find(w => w.name === name);
+    const box = app.canvas.canvas.getBoundingClientRect(), view = app.canvas.ds;
+    const on = (value, axis) => (node.pos[axis] + value + view.offset[axis]) * view.scale;
+    return [on(15, 0) + box.left, on(node.size[0] - 15, 0) + box.left, on(widget.last_y + 10, 1) + box.top];
+}"""
+SET = """([name, value]) => {
+    app.graph._nodes[0].widgets.find(w => w.name === name).value = value;
+    app.canvas.setDirty(true, true);
+}"""
+STRENGTHS = """async ([address, given, steps]) => (await import(address)).strengthsOf(given, steps)"""
+
+
+def add(page: Any, kind: str) -> str:
+    """A new node alone on the canvas; its picture."""
+    page.keyboard.press("Escape")
+    page.evaluate(ADD, kind)
+    page.wait_for_timeout(1000)
+    return picture(page)
+
+
+def picture(page: Any) -> str:
+    """What the node shows, once the page has drawn it."""
+    page.wait_for_timeout(300)
+    return page.evaluate(PICTURE)
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_it_follows_the_sliders(page: Any, kind: str) -> None:
+    before = add(page, kind)
+    assert len(before) > 1000 and page.evaluate(INSIDE)
+    for name, share in (("lambda_s", 0.3), ("lambda_l", 0.9), ("k", 0.2)):
+        left, right, height = page.evaluate(SLIDER, name)
+        page.mouse.move(left + (right - left) * 0.5, height)
+        page.mouse.down()
+        page.mouse.move(left + (right - left) * share, height, steps=5)
+        during = picture(page)
+        page.mouse.up()
+        assert during != before, f"{name}: drawn while the slider moves"
+        before = picture(page)
+
+
+def test_it_follows_curve_steps_and_links(page: Any) -> None:
+    seen = {add(page, NODES[0])}
+    for name, value in (("curve", "0:0.2, 0.5:1.4"), ("curve", "nonsense"), ("curve", ""), ("k", 60), ("steps", 20)):
+        page.evaluate(SET, [name, value])
+        if value:  # without it, as at first
+            seen.add(picture(page))
+    assert len(seen) == 5
+    page.evaluate(
+        "() => { const input = app.graph._nodes[0].inputs.find(i => i.name === 'lambda_s'); input.link = 1; }"
+    )
+    page.evaluate("() => app.canvas.setDirty(true, true)")
+    linked = picture(page)
+    page.evaluate(
+        "() => { const input = app.graph._nodes[0].inputs.find(i => i.name === 'lambda_s'); input.link = null; }"
+    )
+    assert linked not in seen, "a value that a link sets is not known here"
+
+
+def test_it_is_not_saved_or_sent(page: Any, host: RunningHost) -> None:
+    add(page, NODES[0])
+    saved = page.evaluate("() => app.graph.serialize().nodes[0].widgets_values")
+    description = host.get(f"/object_info/{NODES[0]}")[NODES[0]]
+    widgets = page.evaluate("() => app.graph._nodes[0].widgets.map(w => w.name)")
+    assert widgets[-1] == "strength_curve" and len(saved) == len(widgets) - 1
+    sent = page.evaluate("() => app.graphToPrompt().then(prompt => Object.values(prompt.output)[0].inputs)")
+    known = {name for kind in ("required", "optional") for name in description["input"][kind]}
+    assert sent.keys() <= known and sent["lambda_l"] == 0.8
+
+
+def test_where_it_fails_the_node_is_as_without_it(page: Any) -> None:
+    """No error in the console either: the fixture looks."""
+    page.keyboard.press("Escape")
+    for broken in ("() => { throw new Error('no canvas today'); }", "undefined"):
+        found = page.evaluate(
+            f"""kind => {{
+            const proto = LiteGraph.LGraphNode.prototype, kept = proto.addDOMWidget;
+            proto.addDOMWidget = {broken};
+            try {{ return LiteGraph.createNode(kind).widgets.map(w => w.name); }} finally {{ proto.addDOMWidget = kept; }}
+        }}""",
+            NODES[0],
+        )
+        assert "lambda_s" in found and "strength_curve" not in found
+
+
+def test_in_nodes_drawn_by_the_browser(page: Any, host: RunningHost) -> None:
+    if host.generation == "older":
+        pytest.skip("this host draws all nodes on its canvas")
+    page.keyboard.press("Escape")
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    try:
+        before = add(page, NODES[1])
+        assert len(before) > 1000
+        page.evaluate(
+            "() => { const w = app.graph._nodes[0].widgets.find(w => w.name === 'lambda_s'); w.value = 1.7; w.callback(1.7); }"
+        )
+        assert picture(page) != before
+        page.screenshot(path=SHOTS / "strength curve, nodes drawn by the browser.png")
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+        page.wait_for_timeout(500)
+
+
+def test_it_draws_what_is_applied(page: Any) -> None:
+    """The page's own function against the core's."""
+
+    def shown(steps: int, **given: Any) -> Any:
+        return page.evaluate(STRENGTHS, [f"/extensions/{PACK}/js/strength.js", given, steps])
+
+    for steps in (1, 2, STEPS):
+        for lambda_s, lambda_l, k in ((0.4, 0.8, 5), (0.1234567, -3, 0), (1, 1, 100)):
+            expected = strengths_of(TwoPhase(round(lambda_s, 3), round(lambda_l, 3), k), steps)
+            assert shown(steps, lambda_s=lambda_s, lambda_l=lambda_l, k=k, curve=" ") == pytest.approx(expected)
+        for text in CURVES:
+            assert shown(steps, curve=text) == core(text, steps), text
+
+
+def core(text: str, steps: int) -> Any:
+    """Strengths of a curve's text; None where it is not understood."""
+    try:
+        return pytest.approx(strengths_of(Curve.parse(text), steps))
+    except InputError:
+        return None
+
+
+def test_steps_drawn_where_only_the_sampler_knows_them_are_the_papers() -> None:
+    assert f"const USUAL_STEPS = {STEPS};" in (ROOT / "web" / "js" / "strength_curve.js").read_text()

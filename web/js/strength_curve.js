@@ -1,0 +1,136 @@
+// Draws the strength at each step on the nodes that set it, while their sliders move. Without it the nodes work the same.
+
+import { app } from "../../../scripts/app.js";
+import { strengthsOf } from "./strength.js";
+
+const NODES = [
+    "CustomCrafterDynamicWeightedKSampler",
+    "CustomCrafterDynamicSubjectWeights",
+    "CustomCrafterDynamicLoRAWeights",
+];
+const READ = ["lambda_s", "lambda_l", "k", "curve", "steps", "total_steps"];
+const USUAL_STEPS = 50; // the paper's: what is drawn where only the sampler knows how many there are
+const [HEIGHT, MARGIN] = [116, 8];
+const [LEFT, RIGHT, TOP, BOTTOM] = [36, 10, 18, 18];
+const [PAPER, INK, GRID, LINE] = ["#1b1d22", "#c8ccd4", "#3a3f4a", "#6cb6ff"];
+
+/** Values of a node's widgets, and which of them a link sets instead. */
+function read(node) {
+    const values = {};
+    for (const widget of node.widgets ?? []) if (READ.includes(widget.name)) values[widget.name] = widget.value;
+    const linked = (node.inputs ?? []).filter((input) => READ.includes(input.name) && input.link != null);
+    return { values, linked: linked.map((input) => input.name) };
+}
+
+/** What is drawn: strengths, and words in the corners. */
+function describe({ values, linked }) {
+    if (linked.length) return { strengths: [], above: `${linked.join(", ")}: set by a link`, last: "" };
+    const own = values.steps ?? values.total_steps;
+    const steps = own || USUAL_STEPS;
+    const strengths = strengthsOf(values, steps);
+    const last = own ? `step ${steps}` : `if ${steps} steps`;
+    if (!strengths) return { strengths: [], above: "curve: not understood", last: "" };
+    if (values.curve?.trim()) return { strengths, above: "curve", last };
+    const [s, l] = [`λs ${values.lambda_s.toFixed(2)}`, `λl ${values.lambda_l.toFixed(2)}`];
+    const parts = values.k <= 0 ? [l] : values.k >= steps ? [s, `K ${values.k}`, "λl not used"] : [s, `K ${values.k}`, l];
+    return { strengths, above: parts.join("    "), last };
+}
+
+/** Draw into a canvas that is shown with this width and height. */
+function draw(canvas, [width, tall], { strengths, above, last }) {
+    const scale = Math.max(2, window.devicePixelRatio || 1);
+    canvas.width = width * scale;
+    canvas.height = tall * scale;
+    const context = canvas.getContext("2d");
+    context.scale(scale, scale);
+    context.fillStyle = PAPER;
+    context.fillRect(0, 0, width, tall);
+    context.font = "11px sans-serif";
+    context.textBaseline = "middle";
+    const text = (words, x, y, align) => {
+        context.fillStyle = INK;
+        context.textAlign = align;
+        context.fillText(words, x, y);
+    };
+    text(above, LEFT, TOP / 2, "left");
+    if (!strengths.length) return;
+    const [low, high] = [Math.min(0, ...strengths), Math.max(1, ...strengths)];
+    const height = (value) => tall - BOTTOM - ((value - low) / (high - low)) * (tall - TOP - BOTTOM);
+    const step = (width - LEFT - RIGHT) / strengths.length;
+    context.strokeStyle = GRID;
+    context.lineWidth = 1;
+    for (const value of new Set([low, 0, high])) {
+        context.beginPath();
+        context.moveTo(LEFT, height(value));
+        context.lineTo(width - RIGHT, height(value));
+        context.stroke();
+        text(value.toFixed(1), LEFT - 6, height(value), "right");
+    }
+    context.strokeStyle = LINE;
+    context.lineWidth = 2;
+    context.beginPath();
+    strengths.forEach((value, i) => {
+        context.lineTo(LEFT + i * step, height(value));
+        context.lineTo(LEFT + (i + 1) * step, height(value));
+    });
+    context.stroke();
+    text("step 1", LEFT, tall - BOTTOM / 2, "left");
+    text(last, width - RIGHT, tall - BOTTOM / 2, "right");
+}
+
+/** Put the picture below a node's widgets. */
+function addCurve(node) {
+    const canvas = document.createElement("canvas");
+    canvas.style.width = canvas.style.height = "100%";
+    canvas.dataset.customcrafter = "strength";
+    let drawn = "";
+    const update = () => {
+        try {
+            const shown = describe(read(node));
+            const size = [canvas.clientWidth, canvas.clientHeight];
+            const key = JSON.stringify([shown, size]);
+            if (key !== drawn && size[0] && size[1]) draw(canvas, size, shown);
+            drawn = key;
+        } catch {
+            // a picture less, and nothing else
+        }
+    };
+    const fixed = () => HEIGHT;
+    const options = {
+        serialize: false, // not sent to run
+        hideOnZoom: false,
+        margin: MARGIN,
+        getMinHeight: fixed,
+        getMaxHeight: fixed,
+        onDraw: update,
+    };
+    const widget = node.addDOMWidget("strength_curve", "customcrafter_strength", canvas, options);
+    widget.serialize = false; // nor saved with a workflow
+    for (const other of node.widgets) {
+        if (!READ.includes(other.name)) continue;
+        const told = other.callback;
+        other.callback = function (...given) {
+            const answer = told?.apply(this, given);
+            update();
+            return answer;
+        };
+    }
+    new ResizeObserver(update).observe(canvas);
+    const needed = node.computeSize();
+    node.setSize([0, 1].map((side) => Math.max(node.size[side], needed[side])));
+}
+
+try {
+    app.registerExtension({
+        name: "CustomCrafter.StrengthCurve",
+        nodeCreated(node) {
+            try {
+                if (NODES.includes(node.comfyClass) && typeof node.addDOMWidget === "function") addCurve(node);
+            } catch {
+                // the node stays as the host makes it
+            }
+        },
+    });
+} catch {
+    // a page without extensions, or the pack installed twice
+}
