@@ -7,15 +7,11 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-Description = dict[str, Any]
-"""A node as the host describes it in /object_info."""
+from . import layout
+from .layout import Box
+from .schemas import NESTED, Description, default_of, input_types
 
-InputType = tuple[str, dict[str, Any], bool]
-"""Type of an input, its options, and whether it is a widget."""
-
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-COLUMN, GAP, ROW = 400, 60, 24
-NOTE, NESTED = "MarkdownNote", "COMFY_DYNAMICCOMBO_V3"
+NOTE = "MarkdownNote"
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,8 @@ class Node:
     column: int
     title: str = ""
     number: int = 0
+    folded: bool = False
+    """Only its title is shown."""
 
     def __getitem__(self, output: int) -> Link:
         return Link(self, output)
@@ -45,8 +43,13 @@ class Graph:
     """A workflow: nodes in columns."""
 
     name: str
+    columns: list[str]
+    """Titles of the frames around the columns."""
+    moves: list[int]
+    """Columns that hold what is to be moved: they stand out, and ``hint`` is above them."""
+    note: str
+    hint: str
     nodes: list[Node] = field(default_factory=list)
-    note: str = ""
 
     def add(self, column: int, kind: str, /, title: str = "", **inputs: Any) -> Node:
         """Add a node to a column."""
@@ -80,65 +83,80 @@ class Graph:
         """The form that the page saves and opens."""
         links: list[list[Any]] = []
         places = self._places(descriptions)
-        nodes = [_ui_node(node, descriptions[node.kind], places[node.number], links) for node in self.nodes]
+        nodes = [self._ui_node(node, descriptions[node.kind], places[node.number], links) for node in self.nodes]
         for row in links:
             origin = nodes[row[1] - 1]["outputs"][row[2]]
             origin["links"] = [*(origin["links"] or []), row[0]]
-        if self.note:
-            nodes.append(_note(self.note, len(nodes) + 1))
+        notes = self._notes(len(nodes) + 1)
+        noted = [Box(*note["pos"], *note["size"]) for note in notes]
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"customcrafter/{self.name}")),
             "revision": 0,
-            "last_node_id": len(nodes),
+            "last_node_id": len(nodes) + len(notes),
             "last_link_id": len(links),
-            "nodes": nodes,
+            "nodes": nodes + notes,
             "links": links,
-            "groups": [],
+            "groups": self._frames(places),
             "config": {},
-            "extra": {"ds": {"scale": 0.7, "offset": [40, 260]}},
+            "extra": {"ds": layout.view([*places.values(), *noted])},
             "version": 0.4,
         }
 
-    def _places(self, descriptions: dict[str, Description]) -> dict[int, tuple[list[int], list[int]]]:
-        below: dict[int, int] = {}
-        places = {}
-        for node in self.nodes:
-            top = below.get(node.column, 0)
-            size = [COLUMN - GAP, _height(node, descriptions[node.kind])]
-            places[node.number] = ([node.column * COLUMN, top], size)
-            below[node.column] = top + size[1] + GAP
-        return places
+    def _places(self, descriptions: dict[str, Description]) -> dict[int, Box]:
+        columns = [[node for node in self.nodes if node.column == column] for column in range(len(self.columns))]
+        heights = [
+            [
+                layout.FOLDED if node.folded else layout.node_height(node.kind, descriptions[node.kind])
+                for node in column
+            ]
+            for column in columns
+        ]
+        placed = zip(columns, layout.stacked(heights), strict=True)
+        return {node.number: box for column, boxes in placed for node, box in zip(column, boxes, strict=True)}
 
+    def _frames(self, places: dict[int, Box]) -> list[dict[str, Any]]:
+        frames = []
+        for column, title in enumerate(self.columns):
+            boxes = [places[node.number] for node in self.nodes if node.column == column]
+            frames.append(layout.frame(title, boxes, column + 1, loud=column in self.moves))
+        return frames
 
-def input_types(description: Description) -> dict[str, InputType]:
-    """Each input in the order of the page."""
-    found = {}
-    for kind in ("required", "optional"):
-        for name in description["input_order"].get(kind, []):
-            given = input_type(description["input"][kind][name])
-            if not given[1].get("hidden"):  # kept by the host for older workflows only
-                found[name] = given
-    return found
+    def _notes(self, number: int) -> list[dict[str, Any]]:
+        return [
+            layout.note(self.note, list(range(min(self.moves[0], 2))), number, "What this does"),
+            layout.note(self.hint, self.moves, number + 1, "What to move"),
+        ]
 
-
-def input_type(described: list[Any]) -> InputType:
-    """One input as the host describes it; older hosts write a choice as the list of its values."""
-    given, options = (*described, {})[:2]
-    if isinstance(given, list):
-        given, options = "COMBO", {**options, "options": given}
-    shown = options.get("widgetType", given)
-    return given, options, (shown in WIDGETS or shown == NESTED) and not options.get("forceInput")
-
-
-def default_of(given: str, options: dict[str, Any]) -> Any:
-    """What a widget shows when nothing is said."""
-    if "default" in options:
-        return options["default"]
-    if given == "COMBO":
-        return next(iter(options.get("options", [])), "")
-    if options.get("options"):
-        return options["options"][0]["key"]
-    return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}.get(given)
+    def _ui_node(self, node: Node, description: Description, place: Box, links: list[list[Any]]) -> dict[str, Any]:
+        inputs: list[dict[str, Any]] = []
+        for name, (given, _, is_widget) in input_types(description).items():
+            value = node.inputs.get(name)
+            if not isinstance(value, Link):
+                if not is_widget:
+                    inputs.append({"name": name, "type": given, "link": None})
+                continue
+            number = len(links) + 1
+            links.append([number, value.node.number, value.output, node.number, len(inputs), given.split(",")[0]])
+            inputs.append(
+                {"name": name, "type": given, "link": number, **({"widget": {"name": name}} if is_widget else {})}
+            )
+        pairs = zip(description["output"], description["output_name"], strict=True)
+        moved = node.column in self.moves and "lambda_s" in input_types(description)
+        return {
+            "id": node.number,
+            "type": node.kind,
+            "pos": [place.left, place.top],
+            "size": [place.width, place.height],
+            "flags": {"collapsed": True} if node.folded else {},
+            "order": node.number - 1,
+            "mode": 0,
+            "inputs": inputs,
+            "outputs": [{"name": name, "type": given, "links": None} for given, name in pairs],
+            **({"title": node.title} if node.title else {}),
+            "properties": {"Node name for S&R": node.kind},
+            "widgets_values": widget_values(node, description),
+            **(layout.MOVE_COLOR if moved else {}),
+        }
 
 
 def widget_values(node: Node, description: Description) -> list[Any]:
@@ -165,59 +183,6 @@ def _nested_values(chosen: str, options: dict[str, Any]) -> list[Any]:
         if given == NESTED:
             values += _nested_values(values[-1], more)
     return values
-
-
-def _ui_node(node: Node, description: Description, place: Any, links: list[list[Any]]) -> dict[str, Any]:
-    inputs: list[dict[str, Any]] = []
-    for name, (given, _, is_widget) in input_types(description).items():
-        value = node.inputs.get(name)
-        if not isinstance(value, Link):
-            if not is_widget:
-                inputs.append({"name": name, "type": given, "link": None})
-            continue
-        number = len(links) + 1
-        links.append([number, value.node.number, value.output, node.number, len(inputs), given.split(",")[0]])
-        inputs.append(
-            {"name": name, "type": given, "link": number, **({"widget": {"name": name}} if is_widget else {})}
-        )
-    pairs = zip(description["output"], description["output_name"], strict=True)
-    outputs = [{"name": name, "type": given, "links": None} for given, name in pairs]
-    return {
-        "id": node.number,
-        "type": node.kind,
-        "pos": place[0],
-        "size": place[1],
-        "flags": {},
-        "order": node.number - 1,
-        "mode": 0,
-        "inputs": inputs,
-        "outputs": outputs,
-        **({"title": node.title} if node.title else {}),
-        "properties": {"Node name for S&R": node.kind},
-        "widgets_values": widget_values(node, description),
-    }
-
-
-def _height(node: Node, description: Description) -> int:
-    types = input_types(description)
-    widgets = sum(is_widget for _, _, is_widget in types.values())
-    sockets = max(len(types) - widgets, len(description["output"]))
-    extra = 90 if any(options.get("multiline") for _, options, _ in types.values()) else 0
-    preview = 300 if node.kind in ("SaveVideo", "SaveImage", "PreviewImage") else 0
-    preview += {
-        "CustomCrafterDynamicWeightedKSampler": 200,
-        "CustomCrafterLoadSubject": 90,
-        "CustomCrafterSubjectTrainer": 560,
-    }.get(node.kind, 0)
-    return 40 + ROW * (widgets + sockets) + extra + preview
-
-
-def _note(text: str, number: int) -> dict[str, Any]:
-    return {
-        "id": number, "type": NOTE, "pos": [0, -260], "size": [2 * COLUMN - GAP, 220], "flags": {}, "order": 0,
-        "mode": 0, "inputs": [], "outputs": [], "title": "What this does", "properties": {}, "widgets_values": [text],
-        "color": "#432", "bgcolor": "#653",
-    }  # fmt: skip
 
 
 def to_text(workflow: dict[str, Any]) -> str:

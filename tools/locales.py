@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .graphs import Description
 from .on_host import ROOT, newest_host
+from .schemas import Description
 
 FOLDER = ROOT / "locales"
 TRANSLATIONS = Path(__file__).with_name("zh.json")

@@ -11,7 +11,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from .graphs import Description, Graph
+from .graphs import Graph
+from .schemas import Description
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, FRAMES = 512, 4

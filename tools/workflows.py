@@ -56,24 +56,33 @@ def sample(graph: Graph, found: dict[str, Link], column: int, title: str = "", *
 
 def save(graph: Graph, latent: Link, vae: Link, column: int, name: str) -> None:
     """Decode, enlarge the demo's small frames, and save a video."""
-    pixels = graph.add(column, "VAEDecode", samples=latent, vae=vae)[0]
+    pixels = graph.add(column, "VAEDecode", samples=latent, vae=vae)
     larger = graph.add(
-        column, "ImageScale", title="Enlarge the demo model's small frames", image=pixels,
+        column, "ImageScale", title="Enlarge small frames", image=pixels[0],
         upscale_method="nearest-exact", width=256, height=256, crop="disabled",
-    )[0]  # fmt: skip
-    video = graph.add(column, "CreateVideo", images=larger, fps=8.0)[0]
-    graph.add(
-        column + 1, "SaveVideo", video=video, filename_prefix=f"customcrafter/{name}", format="auto", codec="auto"
-    )
+    )  # fmt: skip
+    video = graph.add(column, "CreateVideo", images=larger[0], fps=8.0)
+    for node in (pixels, larger, video):
+        node.folded = True
+    graph.add(column, "SaveVideo", video=video[0], filename_prefix=f"customcrafter/{name}", format="auto", codec="auto")
+
+
+COLUMNS = ["Model and subject", "What to show", "Move λs, λl and K", "The video"]
+HINT = (
+    "Moves too little: **lambda_s** down or **k** up. Not alike: **lambda_l** up or **k** down.\n\n"
+    "The line below the sliders is the strength at each step. Run again to see what it does."
+)
 
 
 def demo() -> Graph:
     """Runs on what comes with the pack."""
     graph = Graph(
         "1 Demo - runs at once",
-        note="Press **Run**: the small demo model comes with the pack, nothing is downloaded.\n\n"
-        "The demo model knows a world of moving shapes; prompts are like: *a blue square moving up on a black "
-        "background*. Move **lambda_s**, **lambda_l** and **k** in Dynamic Weighted KSampler and run again.",
+        COLUMNS,
+        moves=[2],
+        note="Press **Run**: the small demo model comes with the pack, nothing is downloaded. It knows a world of "
+        "moving shapes; prompts are like: *a blue square moving up on a black background*.",
+        hint=HINT,
     )
     found = load(graph)
     save(graph, sample(graph, found, 2)[0], found["vae"], 3, "demo")
@@ -84,9 +93,12 @@ def generate() -> Graph:
     """A subject in a video."""
     graph = Graph(
         "2 Generate with a subject",
+        COLUMNS,
+        moves=[2],
         note="Choose VideoCrafter2's checkpoint and your subject, set the size to 512x320 with 16 frames, and write "
-        "the subject's trigger text into the prompt (Load Subject shows it).\n\nFirst K steps: strength **lambda_s**, "
-        "for the motion. Later steps: **lambda_l**, for the looks. Remove *Enlarge* when you use VideoCrafter2.",
+        "the subject's trigger text into the prompt (Load Subject shows it once it ran). Remove *Enlarge* when you "
+        "use VideoCrafter2.",
+        hint=HINT,
     )
     found = load(graph)
     save(graph, sample(graph, found, 2)[0], found["vae"], 3, "subject")
@@ -95,17 +107,21 @@ def generate() -> Graph:
 
 def compare() -> Graph:
     """The same seed at several strengths."""
-    graph = Graph(
-        "3 Compare weights",
-        note="The same prompt and seed three times: at constant strength, with the paper's dynamic weights, and with "
-        "weights of your choice. The small pictures show the strength that was applied at each step.",
-    )
-    found = load(graph)
-    choices = {
+    choices: dict[str, dict[str, Any]] = {
         "constant": {"lambda_s": 0.8, "lambda_l": 0.8, "k": 0},
         "paper": {},
         "weaker start": {"lambda_s": 0.0, "lambda_l": 1.0, "k": 10},
     }
+    graph = Graph(
+        "3 Compare weights",
+        [*COLUMNS[:2], "Constant strength", "As in the paper", "Move λs, λl and K: yours"],
+        moves=[4],
+        note="The same prompt and seed three times: at constant strength, with the paper's dynamic weights, and with "
+        "weights of your choice.",
+        hint="Compare the three videos: same prompt, same noise. Move these sliders and run again; "
+        "only that video is made again.",
+    )
+    found = load(graph)
     for number, (name, strength) in enumerate(choices.items()):
         sampled = sample(graph, found, 2 + number, title=f"Dynamic Weighted KSampler: {name}", **strength)
         save(graph, sampled[0], found["vae"], 2 + number, name.replace(" ", "_"))
@@ -116,11 +132,14 @@ def any_model() -> Graph:
     """A LoRA by steps with the host's own sampler."""
     graph = Graph(
         "4 Dynamic weights on any model",
+        COLUMNS,
+        moves=[2],
         note="**Any model, any LoRA, any sampler**: this LoRA is weak in the first **k** steps and strong afterwards. "
         "The demo model stands in for yours, so that it runs at once.\n\nFor your own: put *Load Checkpoint* or another "
         "loader in the place of Load VideoCrafter2 and *Empty Latent Image* in the place of Empty Video Latent, choose "
-        "your LoRA, and remove Load Subject and Teach Token, which only teach the word `<new1>`. **lambda_s** 0 and "
-        "**lambda_l** 1: the base model alone makes the composition. 1 and 0: the LoRA acts in the first steps only.",
+        "your LoRA, and remove Load Subject and Teach Token, which only teach the word `<new1>`.",
+        hint="**lambda_s** 0 and **lambda_l** 1: the base model alone makes the composition. 1 and 0: the LoRA acts in "
+        "the first **k** steps only.",
     )
     found = load(graph)
     dynamic = graph.add(
@@ -152,11 +171,14 @@ def train() -> Graph:
     """A subject from photos."""
     graph = Graph(
         "5 Train a subject",
-        note="Press **Run**: the demo model learns an orange square, which it never saw, in about a minute. **Cancel** "
-        "keeps what was learned; **Run** again goes on. The file is then in Load Subject's list (key R refreshes it).\n\n"
-        "For your own: VideoCrafter2's checkpoint in Load VideoCrafter2, three to ten photos in the place of Demo "
-        "Photos (any image loader; remove the links to captions and prior), another **name**, **class_word** for what "
-        "the thing is, **preset** `quick` or `paper`, **steps** 0 and **make_prior** 200.",
+        ["Model and photos", "Train", "What was learned"],
+        moves=[1],
+        note="Press **Run**: the demo model learns an orange square, which it never saw, in about a minute. The file is "
+        "then in Load Subject's list (key R refreshes it).\n\nFor your own: VideoCrafter2's checkpoint in Load "
+        "VideoCrafter2, three to ten photos in the place of Demo Photos (any image loader; remove the links to "
+        "captions and prior), **preset** `quick` or `paper`, **steps** 0 and **make_prior** 200.",
+        hint="Set **class_word** to what the thing is, and **name** to what its file shall be called. **Cancel** keeps "
+        "what was learned; **Run** again goes on.",
     )
     _, trained = trainer(graph)
     graph.add(2, "SaveImage", title="The samples", images=trained[3], filename_prefix="customcrafter/samples")
@@ -168,9 +190,12 @@ def train_then_generate() -> Graph:
     """A subject from photos, in a video."""
     graph = Graph(
         "6 Train then generate",
+        ["Model and photos", "Train", *COLUMNS[1:]],
+        moves=[3],
         note="Learns the subject of workflow 5 and makes a video of it at once; what workflow 5 learned is used again. "
-        "Change the prompt and run again: only the video is made again.\n\nThe prompt holds the subject's token and "
-        "its class word: `<new1> square`.",
+        "The prompt holds the subject's token and its class word: `<new1> square`. Change it and run again: only the "
+        "video is made again.",
+        hint=HINT,
     )
     loaded, trained = trainer(graph)
     found = {"model": loaded[0], "vae": loaded[2], "subject": trained[0]}

@@ -6,12 +6,13 @@ import base64
 import json
 from typing import Any
 
-from running_host import PACK, RunningHost
+from running_host import PACK, ROOT, RunningHost
 from saved_workflow import api_of
 
 from tools import workflows
-from tools.graphs import input_types
+from tools.schemas import input_types
 
+SHOTS = ROOT / "output" / "screenshots"
 SAMPLER = "CustomCrafterDynamicWeightedKSampler"
 # Where a widget stands on the screen: its middle height, and its left and right end.
 PLACE = """([kind, name]) => {
@@ -33,6 +34,16 @@ LOAD_AND_SHOW = """() => {
     save.pos = [800, 200];
     load.connect(0, save, 0);
     load.widgets.find(widget => widget.name === 'token').value = '<new7>';  // nothing of this is in the host's cache
+}"""
+# Pairs of nodes that overlap, and nodes that stand half in a frame, as the page has drawn them
+CROWDED = """() => {
+    const boxes = app.graph._nodes.map(node => [node.title, ...node.getBounding()]);
+    const frames = app.graph._groups.map(group => [group.title, ...group.pos, ...group.size]);
+    const overlap = ([, x, y, w, h], [, X, Y, W, H]) => x < X + W && X < x + w && y < Y + H && Y < y + h;
+    const inside = ([, x, y, w, h], [, X, Y, W, H]) => x >= X && y >= Y && x + w <= X + W && y + h <= Y + H;
+    const pairs = list => list.flatMap((a, i) => list.slice(i + 1).filter(b => overlap(a, b)).map(b => [a[0], b[0]]));
+    const half = boxes.flatMap(a => frames.filter(b => overlap(a, b) && !inside(a, b)).map(b => [a[0], b[0]]));
+    return [...pairs(boxes), ...pairs(frames), ...half];
 }"""
 DROP = """([name, content]) => {
     const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
@@ -120,6 +131,9 @@ def test_workflows_dropped_on_the_canvas(page: Any, host: RunningHost) -> None:
         found = {number: seen(node, descriptions[node["class_type"]]) for number, node in sent.items()}
         assert found == api_of(workflow, descriptions), file.name
         page.wait_for_timeout(1000)  # the page draws the nodes before they go again
+        assert page.evaluate(CROWDED) == [], file.name
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / f"{file.stem} {host.version}.png")
 
 
 def seen(node: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tools.graphs import NESTED, NOTE, Description, default_of, input_type, input_types
+from tools.graphs import NOTE
+from tools.schemas import NESTED, Description, default_of, input_type, input_types
 
 SEED_CHOICES = ("fixed", "increment", "decrement", "randomize")
 

@@ -12,7 +12,7 @@ from typing import Any
 from bench import Bench
 from running_host import PACK, ROOT, host_python
 
-from tools.graphs import input_type
+from tools.schemas import input_type
 
 SNAPSHOT = Path(__file__).parent / "schemas.json"
 FOLLOWS_THE_HOST = {  # choices that grow with the host: whose they are

@@ -36,9 +36,8 @@ function describe({ values, linked }) {
     return { strengths, above: parts.join("    "), last };
 }
 
-/** Draw into a canvas that is shown with this width and height. */
-function draw(canvas, [width, tall], { strengths, above, last }) {
-    const scale = Math.max(2, window.devicePixelRatio || 1);
+/** Draw into a canvas of this width and height, which the page shows at some scale. */
+function draw(canvas, [width, tall, scale], { strengths, above, last }) {
     canvas.width = width * scale;
     canvas.height = tall * scale;
     const context = canvas.getContext("2d");
@@ -87,7 +86,8 @@ function addCurve(node) {
     const update = () => {
         try {
             const shown = describe(read(node));
-            const size = [canvas.clientWidth, canvas.clientHeight];
+            const zoom = canvas.getBoundingClientRect().width / canvas.clientWidth || 1;
+            const size = [canvas.clientWidth, canvas.clientHeight, zoom * (window.devicePixelRatio || 1)];
             const key = JSON.stringify([shown, size]);
             if (key !== drawn && size[0] && size[1]) draw(canvas, size, shown);
             drawn = key;
