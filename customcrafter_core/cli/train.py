@@ -111,7 +111,8 @@ def run(options: argparse.Namespace) -> None:
     """Learn the subject and write it."""
     from ..training.distributed import launched_workers
     from ..training.keeper import FOLDER_SUFFIX, has_run
-    from ..training.loop import Watcher, check_dtype, train_subject
+    from ..training.loop import check_dtype, train_subject
+    from ..training.watcher import Watcher
 
     given = _given(options)
     config, steering, target = _config(given), _steering(given), Path(_required(given, "out"))

@@ -28,10 +28,11 @@ from ..output.video import write_video
 from ..subject.file import load_subject
 from ..subject.subject import Subject
 from ..training.keeper import digest_of
-from ..training.loop import Watcher, train_subject
+from ..training.loop import train_subject
 from ..training.photos import Photo, load_photos
 from ..training.steering import Steering
 from ..training.trainer import TrainStep
+from ..training.watcher import Watcher
 from ..training.workers import ALONE, Workers
 from .benchmark_config import BenchmarkConfig, Method, SubjectEntry
 from .scoring import Scorer

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
@@ -27,9 +27,7 @@ from .config import TrainConfig
 from .photos import Clip, Photo
 from .pictures import loss_picture, sample_row, stacked
 from .trainer import Trainer, TrainStep
-
-if TYPE_CHECKING:
-    from .loop import Sample
+from .watcher import Sample
 
 log = logging.getLogger(__name__)
 

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from ..base_model.model import VideoCrafter2
 from ..errors import InputError
-from ..generation import AppliedSubject, SampledStep, VideoSettings, generate
+from ..generation import AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
 from .config import TrainConfig
-from .examples import OnEncoded, encode_examples, size_of
+from .examples import encode_examples, size_of
 from .keeper import Keeper, RunIdentity, digest_of, has_run, start_over
 from .memory import free_memory, plan_memory
 from .photos import Clip, Photo, thumbnail
 from .steering import Steering
 from .trainer import Trainer, TrainStep
+from .watcher import Sample, Watcher
 from .workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A video of the subject as far as it was learned: frames ``(t, h, w, 3)``, float32, 0 … 1, after ``step`` steps."""
-
-    step: int
-    frames: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """What is told while a run goes on; an exception that one of these raises ends the run, which is kept."""
-
-    on_plan: Callable[[str], None] | None = None
-    """The memory estimate, before the first step."""
-    on_encoded: OnEncoded | None = None
-    on_step: Callable[[TrainStep], None] | None = None
-    on_probe: Callable[[], None] | None = None
-    """Before each of the losses that a checkpoint is judged by."""
-    on_sample: Callable[[Sample], None] | None = None
-    on_sampled_step: Callable[[SampledStep], None] | None = None
-    """While a sample video is made."""
 
 
 @dataclass(frozen=True)

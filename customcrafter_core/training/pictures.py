@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ..output.sheet import FAINT, INK, PAPER, SheetRow, contact_sheet
 
 if TYPE_CHECKING:
-    from .loop import Sample
     from .trainer import TrainStep
+    from .watcher import Sample
 
 SMOOTHING = 0.02  # weight of a step: about the last fifty count
 SIZE, LEFT, MARGIN, FONT_SIZE = (768, 384), 72, 32, 15

@@ -25,12 +25,13 @@ from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.output.sheet import INK, PAPER
 from ...customcrafter_core.training.config import TrainConfig
 from ...customcrafter_core.training.keeper import SAMPLE_STRIP, folder_of
-from ...customcrafter_core.training.loop import Sample, TrainingResult, Watcher, train_subject
+from ...customcrafter_core.training.loop import TrainingResult, train_subject
 from ...customcrafter_core.training.photos import Clip, Photo
 from ...customcrafter_core.training.pictures import loss_picture, sample_row, smoothed
 from ...customcrafter_core.training.prior import generate_prior
 from ...customcrafter_core.training.steering import Steering
 from ...customcrafter_core.training.trainer import TrainStep
+from ...customcrafter_core.training.watcher import Sample, Watcher
 from .model import require_base
 
 BETWEEN_PREVIEWS = 1.0  # seconds

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,23 @@ def test_imports_point_down() -> None:
                 assert layer_of(target) <= layer_of(module), f"{module} imports {target}"
                 checked += 1
     assert checked > 50
+
+
+def imported_in(path: Path) -> Iterator[str]:
+    """The modules of the core that a file imports anywhere: inside functions and for the type checker only, too."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            package = [*parts[: len(parts) - node.level], *filter(None, (node.module or "").split("."))]
+            for alias in node.names:
+                is_module = (ROOT.joinpath(*package) / f"{alias.name}.py").is_file()
+                yield ".".join([*package, alias.name] if is_module else package)
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): set(imported_in(path))
+        for path in CORE.rglob("*.py")
+    }
+    assert sum(map(len, graph.values())) > 200
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(graph)

@@ -16,11 +16,12 @@ from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.batches import BatchSource, draw_timesteps, generator_of
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
 from customcrafter_core.training.examples import Examples, ExampleSets, encode_examples, views_of_each
-from customcrafter_core.training.loop import Sample, Watcher, train_subject
+from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.objective import Captions, losses_of
 from customcrafter_core.training.photos import Clip, Photo
 from customcrafter_core.training.steering import Steering
 from customcrafter_core.training.trainer import Trainer, TrainStep
+from customcrafter_core.training.watcher import Sample, Watcher
 
 SIZE = {"width": 64, "height": 48, "frames": 2, "views": 2}
 

@@ -23,10 +23,11 @@ from customcrafter_core.errors import InputError
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.config import TrainConfig
 from customcrafter_core.training.keeper import BEST, LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of, start_over
-from customcrafter_core.training.loop import TrainingResult, Watcher, train_subject
+from customcrafter_core.training.loop import TrainingResult, train_subject
 from customcrafter_core.training.photos import Photo
 from customcrafter_core.training.steering import Steering
 from customcrafter_core.training.trainer import TrainStep
+from customcrafter_core.training.watcher import Watcher
 
 CONFIG = TrainConfig("dog", steps=6, lr=1e-2, batch=2, frames=2, views=2, rank=2)
 

@@ -1,0 +1,35 @@
+"""What is told about a run while it goes on, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..generation import SampledStep
+from .examples import OnEncoded
+from .trainer import TrainStep
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A video of the subject as far as it was learned: frames ``(t, h, w, 3)``, float32, 0 … 1, after ``step`` steps."""
+
+    step: int
+    frames: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """What is told while a run goes on; an exception that one of these raises ends the run, which is kept."""
+
+    on_plan: Callable[[str], None] | None = None
+    """The memory estimate, before the first step."""
+    on_encoded: OnEncoded | None = None
+    on_step: Callable[[TrainStep], None] | None = None
+    on_probe: Callable[[], None] | None = None
+    """Before each of the losses that a checkpoint is judged by."""
+    on_sample: Callable[[Sample], None] | None = None
+    on_sampled_step: Callable[[SampledStep], None] | None = None
+    """While a sample video is made."""
