@@ -18,7 +18,6 @@ import json
 
 import numpy as np
 
-from benchmarks.demo_motion import is_orange
 from customcrafter_core.demo import demo_checkpoint, measures, run, world
 from customcrafter_core.evaluation.intervals import bootstrap_mean
 from customcrafter_core.evaluation.motion_onset import motion_onset
@@ -49,7 +48,8 @@ def main() -> None:
             good = {}
             for cell in sweep.cells:
                 clip = (cell.frames * 255).byte().numpy()
-                good[cell.strength.k] = (measures.direction(clip) == motion, is_orange(clip))
+                colour = measures.object_colour(clip, world.TOY_COLOURS)
+                good[cell.strength.k] = (measures.direction(clip) == motion, colour == run.SUBJECT.colours[0])
             print(json.dumps({"prompt": caption, "seed": seed, "suggested": suggested, "right": good}), flush=True)
             for k in KS:
                 right.setdefault(f"K = {k}", []).append(all(good[k]))

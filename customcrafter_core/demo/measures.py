@@ -57,12 +57,12 @@ def background_name(frames: np.ndarray) -> str | None:
     return _nearest(background_colour(frames), world.BACKGROUNDS)
 
 
-def object_colour(frames: np.ndarray) -> str | None:
-    """The name of the object's main colour among those of plain shapes, None without an object or a clear colour."""
+def object_colour(frames: np.ndarray, palette: Mapping[str, tuple[int, int, int]] = world.COLOURS) -> str | None:
+    """The name of the object's main colour in a palette, None without an object or a clear colour."""
     inner = object_share(frames) >= 1
     if inner.mean() < SMALLEST_OBJECT / 2:
         return None
-    return _nearest(np.median(frames[inner], axis=0), world.COLOURS)
+    return _nearest(np.median(frames[inner], axis=0), palette)
 
 
 def centroids(frames: np.ndarray) -> np.ndarray:
