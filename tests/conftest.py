@@ -1,20 +1,92 @@
-"""What a run of the tests says at its end: loudly, what it could not test."""
+"""What all tests share: the hosts found, each started once; which tests run beside which; what could not be tested."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from running_host import found_hosts
+import pytest
+import small_subjects
+import torch
+from host_models import write_model
+from running_host import NO_HOST, RunningHost, found_hosts
 from telling import not_tested
+
+from customcrafter_core.base_model.loading import load_videocrafter2
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.subject.file import save_subject
+from customcrafter_core.subject.subject import Subject
+
+torch.set_num_threads(1)  # sums come out the same every time
+HOSTS = found_hosts()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes run tests: those that share a running host stay together, else those of a file."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def group_of(item: pytest.Item) -> str:
+    """The folder of the running host that a test needs, else the test's file."""
+    called = getattr(item, "callspec", None)
+    needs_host = called is not None and item.path.parent.name in ("host", "browser")
+    return str((needs_host and called.params.get("host")) or item.location[0])
+
+
+@pytest.fixture(scope="session")
+def reference_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint in VideoCrafter2's format."""
+    return write_model(tmp_path_factory.mktemp("reference") / "reference.safetensors")
+
+
+@pytest.fixture(scope="session")
+def model(reference_file: Path) -> VideoCrafter2:
+    """The same model in the core."""
+    return load_videocrafter2(reference_file)
+
+
+@pytest.fixture(scope="session")
+def subjects(model: VideoCrafter2) -> dict[str, Subject]:
+    """Two subjects of the model."""
+    return {
+        "first": small_subjects.random_subject(model, seed=1),
+        "second": small_subjects.random_subject(model, seed=5, placeholder="<new2>", vectors=2),
+    }
+
+
+@pytest.fixture(scope="session", params=HOSTS or [None], ids=lambda folder: folder.name if folder else "no host")
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
+    """A running host with the model and the subjects in its folders."""
+    if request.param is None:
+        pytest.skip(f"{NO_HOST}: set COMFYUI_PATH to its folder")
+    running = RunningHost(request.param, tmp_path_factory.mktemp("host"))
+    provide(running, request)
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+def provide(running: RunningHost, request: pytest.FixtureRequest) -> None:
+    """Put models and subjects into the host's folders before it starts."""
+    models = running.base / "models"
+    for folder in ("checkpoints", "loras"):
+        (models / folder).mkdir(parents=True)
+    (models / "checkpoints" / "reference.safetensors").symlink_to(request.getfixturevalue("reference_file"))
+    subjects: dict[str, Any] = request.getfixturevalue("subjects")
+    for name, subject in subjects.items():
+        save_subject(subject, models / "loras" / f"{name}.safetensors")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say what was not tested for want of a host or a browser."""
+    """Say loudly what was not tested for want of a host or a browser."""
     skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     reports = [report for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, [])]
-    hosts = found_hosts()
-    ran = [folder for folder in hosts if any(f"[{folder.name}" in report.nodeid for report in reports)]
-    told = not_tested(skipped, hosts if ran else [])
+    ran = [folder for folder in HOSTS if any(f"[{folder.name}" in report.nodeid for report in reports)]
+    told = not_tested(skipped, HOSTS if ran else [])
     if told:
         terminalreporter.write_sep("!", "NOT TESTED", red=True, bold=True)
         for line in told:

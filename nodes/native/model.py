@@ -21,8 +21,10 @@ from ...customcrafter_core.errors import InputError
 from .. import host
 from .layers import use_host_layers
 from .sampling_space import VideoCrafter2Sampling
+from .without_effect import check_run, refuse_without_effect
 
 FRAME_RATE = "customcrafter_fps"  # in transformer_options
+KEY = "customcrafter_model"
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
@@ -114,16 +116,7 @@ def check_call(x: torch.Tensor, context: Any, control: Any, options: dict[str, A
         raise InputError(
             expected="text conditioning", found="none", remedy="Connect CLIP Text Encode with the CLIP of this model."
         )
-    patches = [kind for kind in ("patches", "patches_replace") if options.get(kind)]
-    if control is not None or patches:
-        found = (
-            "a ControlNet" if control is not None else "a patch made for the host's own UNet (FreeU, PAG and others)"
-        )
-        raise InputError(
-            expected="a model that VideoCrafter2 can run as it is",
-            found=f"{found}, which would have no effect",
-            remedy="Remove that node; only LoRA and sampling nodes work with VideoCrafter2.",
-        )
+    refuse_without_effect(control, options)
 
 
 class VideoCrafter2Model(comfy.model_base.BaseModel):
@@ -167,7 +160,9 @@ def make_model(base: VideoCrafter2, dtype: torch.dtype | None) -> ModelPatcher:
     # text encoder and VAE live in the host's CLIP and VAE; here only their sizes are of use
     facts = replace(base, text_encoder=cast(Any, None), vae=cast(Any, None))
     model = VideoCrafter2Model(config, facts, offload)
-    return ModelPatcher(model, load_device=device, offload_device=offload)
+    patcher = ModelPatcher(model, load_device=device, offload_device=offload)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, check_run)
+    return patcher
 
 
 def base_of(model: ModelPatcher) -> VideoCrafter2 | None:

@@ -37,7 +37,7 @@ def changes_of(patcher: ModelPatcher) -> frozenset[tuple[str, Any]]:
         "weight by function": patcher.weight_wrapper_patches,
         "object": patcher.object_patches,
         "injection": patcher.injections,
-        "wrapper": [kind for kind, added in patcher.wrappers.items() if added],
+        "wrapper": [(kind, key) for kind, added in patcher.wrappers.items() for key in added],
         "option": options,
         "network option": options["transformer_options"],
     }

@@ -1,4 +1,4 @@
-"""Fixtures: the page of every host in Debian's Chromium, driven by Playwright."""
+"""Fixtures: the page of a host in Debian's Chromium, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_host import NO_HOST, RunningHost, found_hosts
+from running_host import RunningHost
 
-HOSTS = found_hosts()
 BROWSER = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("chromium-browser")
 SHOTS = Path(__file__).parents[2] / "output" / "screenshots"
 HARMLESS = re.compile(
@@ -22,18 +21,6 @@ HARMLESS = re.compile(
     r"|(Connecting to|Fetch API cannot load) '?https://huggingface\.co/Comfy-Org/.*"  # models of the page's first workflow
 )
 AT_START = re.compile(r"Cannot read properties of undefined \(reading 'id'\)")  # the page of 0.3.64, of itself
-
-
-@pytest.fixture(scope="module", params=HOSTS or [None], ids=lambda folder: folder.name if folder else "no host")
-def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
-    """A running host."""
-    if request.param is None:
-        pytest.skip(f"{NO_HOST}: set COMFYUI_PATH to its folder")
-    running = RunningHost(request.param, tmp_path_factory.mktemp("host"))
-    try:
-        yield running.start()
-    finally:
-        running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_template_slider_run_video(page: Any, host: RunningHost) -> None:
         "() => { const v = document.querySelector('video'); v.muted = true; v.play(); return v.currentTime; }"
     )
     page.wait_for_function("start => document.querySelector('video').currentTime > start", arg=start, timeout=10_000)
-    sent = next(iter(host.get("/history").values()))["prompt"][2]
+    sent = list(host.get("/history").values())[-1]["prompt"][2]
     inputs = next(node["inputs"] for node in sent.values() if node["class_type"] == SAMPLER)
     assert inputs["lambda_s"] == dragged
     page.wait_for_timeout(500)

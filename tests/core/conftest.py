@@ -1,4 +1,4 @@
-"""Fixtures of the core's tests: one thread, so that sums come out the same every time."""
+"""Fixtures of the core's tests."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 import vectors
 
 from customcrafter_core.base_model.model import VideoCrafter2
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -205,11 +205,29 @@ def test_half_precision(bench: Bench, dtype: str, bound: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_half_the_memory_gives_the_same(bench: Bench, dtype: str) -> None:
+def test_half_the_memory_gives_the_same_video(bench: Bench, dtype: str) -> None:
+    """Prompt, latents and pixels with half of MODEL, CLIP and VAE loaded: a subject and a LoRA, our sampler and others."""
     scene = bench.scene(dtype=dtype)
-    probe = scene.add("ProbePartialLoad", model=scene.dynamic_weights(), positive=scene.positive, latent=scene.latent)
-    latent = scene.add("ProbeLatent", channels=4, frames=4, height=6, width=8)[0]
-    scene.graph.nodes[probe.name]["inputs"]["latent"] = latent
-    full, partly, offloaded = scene.result(probe[0])
-    assert offloaded > 20
-    assert torch.equal(full, partly)
+    parts = {"model": scene.model, "clip": scene.clip, "vae": scene.vae}
+    halves = {name: scene.add("ProbeHalfLoaded", whole=part, name=f"half_{name}")[0] for name, part in parts.items()}
+    results = []
+    for model, clip, vae in (parts.values(), halves.values(), parts.values()):
+        scene.model, scene.clip, scene.vae = model, clip, vae
+        scene.fresh().encode(PROMPT)
+        dynamic = scene.dynamic_weights()
+        samplers = [
+            scene.dynamic_sampler(),
+            scene.host_sampler("euler_ancestral", model=dynamic),
+            scene.host_sampler("dpmpp_2m", model=scene.lora(0.7)),
+        ]
+        pixels = [scene.add("VAEDecode", vae=scene.vae, samples=sampler[0])[0] for sampler in samplers]
+        results += [scene.positive, *(sampler[0] for sampler in samplers), *pixels]
+    found = scene.result(*results)
+    count = len(found) // 3
+    for whole, half, again in zip(*(found[i * count : (i + 1) * count] for i in range(3)), strict=True):
+        if isinstance(whole, list):
+            whole, half, again = whole[0][0], half[0][0], again[0][0]
+        assert torch.equal(whole, half) and torch.equal(whole, again)
+    for name in parts:
+        seen = scene.saved(f"half_{name}")
+        assert seen and all(share <= 0.5 and offloaded > 0 for share, offloaded in seen), (name, seen)

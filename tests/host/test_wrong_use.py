@@ -177,10 +177,18 @@ def test_unet_patch_without_effect(bench: Bench) -> None:
     assert "would have no effect" in refused(scene)
 
 
-def test_controlnet_without_effect(bench: Bench) -> None:
-    scene = bench.scene()
-    scene.positive = scene.add("ProbeControl", positive=scene.positive)[0]
-    scene.keep(scene.dynamic_sampler()[0])
+@pytest.mark.parametrize("sampler", ["ours", "the host's"])
+def test_controlnet_without_effect(bench: Bench, sampler: str) -> None:
+    """Also one that is on for a part of the steps only: it is refused before the first."""
+    scene = bench.scene(subject=None)
+    picture = scene.add("EmptyImage", width=64, height=48, batch_size=1, color=0)[0]
+    control = {"control_net": scene.add("ProbeControlNet")[0], "image": picture, "strength": 1.0}
+    both = scene.add(
+        "ControlNetApplyAdvanced", positive=scene.positive, negative=scene.negative, start_percent=0.7,
+        end_percent=1.0, **control,
+    )  # fmt: skip
+    scene.positive, scene.negative = both[0], both[1]
+    scene.keep(scene.dynamic_sampler()[0] if sampler == "ours" else scene.host_sampler()[0])
     assert "a ControlNet" in refused(scene)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import folder_paths
 import torch
 
@@ -248,31 +250,50 @@ class ProbeLatentOf:
         return ({"samples": samples},)
 
 
-class ProbePartialLoad:
-    """One call of the network with all weights loaded and with half of them; both results and what was offloaded."""
+class HalfLoaded(comfy.model_patcher.ModelPatcher):
+    """Loads half of its weights at most, as the host makes it do when a device has no room for more.
+
+    Writes, each time it is loaded, which share is, and how many of its layers are not.
+    """
+
+    NAME = "probe_name"  # of what it writes: an attachment, which clones keep
+
+    def partially_load(self, device_to: Any, extra_memory: float = 0, force_patch_weights: bool = False) -> Any:
+        self.unpatch_model(self.offload_device)  # weights of a run before may be there
+        loaded = super().partially_load(device_to, self.model_size() // 2, force_patch_weights)
+        file = output_file(self.get_attachment(self.NAME))
+        offloaded = sum(hasattr(module, "prev_comfy_cast_weights") for module in self.model.modules())
+        seen = torch.load(file) if file.exists() else []
+        torch.save([*seen, (self.loaded_size() / self.model_size(), offloaded)], file)
+        return loaded
+
+
+class ProbeHalfLoaded:
+    """A MODEL, CLIP or VAE of which only half fits."""
 
     RETURN_TYPES = ("*",)
-    FUNCTION = "call"
+    FUNCTION = "apply"
     CATEGORY = "tests"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "positive": ("CONDITIONING",), "latent": ("LATENT",)}}
+        return {"required": {"whole": ("*",), "name": ("STRING",)}}
 
-    def call(self, model: Any, positive: Any, latent: Any) -> tuple[Any]:
-        comfy.model_management.unload_all_models()
-        results = []
-        for budget in (0, model.model_size() // 2):
-            model.patch_model("cpu", lowvram_model_memory=budget)
-            sigmas = model.model.model_sampling.sigmas[[900, 500]]
-            options = model.model_options["transformer_options"] | {"sample_sigmas": sigmas}
-            options["wrappers"] = model.wrappers
-            x = latent["samples"] * 5
-            noise = model.model.apply_model(x, sigmas[:1], c_crossattn=positive[0][0], transformer_options=options)
-            results.append(noise.clone())
-            offloaded = sum(hasattr(module, "prev_comfy_cast_weights") for module in model.model.modules())
-            model.unpatch_model("cpu")
-        return ((*results, offloaded),)
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
+        return True
+
+    def apply(self, whole: Any, name: str) -> tuple[Any]:
+        is_model = isinstance(whole, comfy.model_patcher.ModelPatcher)
+        patcher = (whole if is_model else whole.patcher).clone()
+        patcher.__class__ = HalfLoaded
+        patcher.set_attachments(HalfLoaded.NAME, name)
+        output_file(name).unlink(missing_ok=True)
+        if is_model:
+            return (patcher,)
+        holder = copy.copy(whole)
+        holder.patcher = patcher
+        return (holder,)
 
 
 class ProbeTensor:
@@ -375,31 +396,27 @@ class ProbeSmallModel:
         return patcher, text, latent, lora, change, layer
 
 
-class ProbeControl:
-    """Conditioning with a ControlNet that does nothing but be there."""
+class ProbeControlNet:
+    """A small ControlNet of the SD1.5 kind with random weights, made by the host."""
 
-    RETURN_TYPES = ("CONDITIONING",)
-    FUNCTION = "apply"
+    RETURN_TYPES = ("CONTROL_NET",)
+    FUNCTION = "make"
     CATEGORY = "tests"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"positive": ("CONDITIONING",)}}
+        return {"required": {}}
 
-    def apply(self, positive: Any) -> tuple[Any]:
+    def make(self) -> tuple[Any]:
+        import comfy.cldm.cldm
         import comfy.controlnet
 
-        class Still(comfy.controlnet.ControlBase):
-            def get_control(self, *_: Any) -> dict[str, Any]:
-                return {"middle": [torch.zeros(1)]}
-
-            def get_models(self) -> list[Any]:
-                return []
-
-            def pre_run(self, *_: Any) -> None:
-                pass
-
-        return ([[text, {**more, "control": Still(), "control_apply_to_uncond": True}] for text, more in positive],)
+        network = comfy.cldm.cldm.ControlNet(
+            image_size=32, in_channels=4, model_channels=32, hint_channels=3, num_res_blocks=[1, 1],
+            channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_middle=1, context_dim=32,
+            use_spatial_transformer=True, legacy=False, num_heads=4, device=torch.device("cpu"),
+        )  # fmt: skip
+        return (comfy.controlnet.ControlNet(network, load_device=torch.device("cpu")),)
 
 
 class ProbeClipVision:
@@ -442,8 +459,8 @@ PROBES = [
     ProbeDeafLayers,
     ProbeLatent,
     ProbeLatentOf,
-    ProbePartialLoad,
+    ProbeHalfLoaded,
     ProbeSmallModel,
-    ProbeControl,
+    ProbeControlNet,
 ]
 NODE_CLASS_MAPPINGS = {probe.__name__: probe for probe in PROBES}
