@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..base_model.model import VideoCrafter2
+from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
 from ..generation import AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
 from .config import TrainConfig
 from .examples import encode_examples, size_of
 from .keeper import Keeper, RunIdentity, digest_of, has_run, start_over
-from .memory import free_memory, plan_memory
+from .memory import free_memory
+from .memory_plan import plan_memory
 from .photos import Clip, Photo, thumbnail
 from .steering import Steering
 from .trainer import Trainer, TrainStep
@@ -77,7 +79,8 @@ def train_subject(
         keeper = Keeper(steering.target, _identity(model, config, photos, prior if has_prior else (), workers))
         if not steering.anew:
             keeper.check()
-    plan = plan_memory(model, config, has_prior=has_prior, free=free_memory(model.device) if free is None else free)
+    free = free_memory(model.device) if free is None else free
+    plan = plan_memory(model, config, has_prior=has_prior, free=free, samples=bool(steering.sample_every))
     if watcher.on_plan is not None and workers.is_first:
         watcher.on_plan(str(plan))
     sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
@@ -86,7 +89,7 @@ def train_subject(
         start_over(keeper.target)
     if keeper is not None and not steering.anew:
         keeper.resume(trainer)
-    return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image)).finish()
+    return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image), plan.guidance).finish()
 
 
 def _identity(
@@ -109,6 +112,7 @@ class _Run:
     steering: Steering
     watcher: Watcher
     picture: bytes
+    guidance: GuidanceBatch
     samples: list[Sample] = field(default_factory=list)
 
     def finish(self) -> TrainingResult:
@@ -175,6 +179,7 @@ class _Run:
             fps=trainer.config.fps,
             width=width,
             height=height,
+            guidance=self.guidance,
         )
         applied = [AppliedSubject(subject, steering.recommended)]
         latent = generate(trainer.model, settings, applied, on_step=self.watcher.on_sampled_step).latent

@@ -1,13 +1,14 @@
-"""How much memory a training step needs, known before the first one, and what to change if there is less.
+"""How much memory a run needs, known before its first step.
 
-A step is made with tensors that have a shape but no content (PyTorch's meta device), and the bytes alive at each moment
-are counted. So the count follows the method, the size of the model and the libraries as they are.
+A training step, and the making of a sample video, are done with tensors that have a shape but no content (PyTorch's meta
+device), and the bytes alive at each moment are counted. So the count follows the method, the size of the model and the
+libraries as they are. What is decided by it, and what may be changed if memory is short, is in `memory_plan`.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -22,15 +23,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..base_model.geometry import PROMPT_LENGTH
-from ..base_model.model import VideoCrafter2
+from ..base_model.model import FRAMES_AT_ONCE, VideoCrafter2
 from ..base_model.text import encode_ids
-from ..errors import InputError
+from ..diffusion.guidance import GuidanceBatch, GuidedUNet
+from ..subject.adapter import lora_layers
+from ..subject.identity_adapter import adapters_attached
+from ..subject.subject import LoRAFactors
 from .config import TrainConfig
 from .examples import size_of
 from .learner import Learner
 from .recompute import recomputed
 
-RESERVE = 1.15  # bytes an allocator takes for each byte in use: rounding, gaps, the workspace of convolutions
+# Bytes an allocator takes for each byte in use: rounding, gaps, the workspace of convolutions. The heap of a process has
+# more of them than a GPU's: 1.5 to 1.7 were measured (benchmarks.training).
+RESERVE, RESERVE_OF_HEAP = 1.15, 1.7
 ADAM_MOMENTS = 2
 _PEAKS: dict[tuple[Any, ...], int] = {}  # what was counted once: it takes seconds and depends on sizes only
 
@@ -46,8 +52,7 @@ Network = TypeVar("Network", bound=nn.Module)
 class MemoryEstimate:
     """Bytes on the model's device at the peak of training.
 
-    Not counted: an allocator's gaps (`RESERVE` allows for them), the driver, and decoding a sample video, which happens
-    when no activations are held.
+    Not counted: an allocator's gaps, which ``reserve`` allows for, and the driver.
     """
 
     weights: int
@@ -56,34 +61,25 @@ class MemoryEstimate:
     """What is learned, its gradients and AdamW's two moments, in float32."""
     activations: int
     """The most that the forward and backward pass of one step hold besides."""
+    reserve: float
+    """Bytes taken for each byte in use."""
+    sampling: int = 0
+    """The most that a sample video holds in the place of the activations; 0: none is made."""
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.learned + self.activations
+        return self.weights + self.learned + max(self.activations, self.sampling)
 
     @property
     def needed(self) -> int:
         """What has to be free beside the weights, the allocator's share included."""
-        return round(RESERVE * (self.learned + self.activations))
+        return round(self.reserve * (self.total - self.weights))
 
     def __str__(self) -> str:
         parts = [f"{part} {gigabytes(getattr(self, part))}" for part in ("weights", "learned", "activations")]
-        return f"{gigabytes(self.total)} GB: {', '.join(parts)}"
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """How a run fits into memory."""
-
-    estimate: MemoryEstimate
-    recompute: bool
-    """Whether activations are computed again in the backward pass instead of kept."""
-    free: int
-
-    def __str__(self) -> str:
-        how = ", where activations are computed twice to save memory" if self.recompute else ""
-        return f"Training takes about {self.estimate}{how}. Free beside the weights: {gigabytes(self.free)} GB."
+        sampling = f", or in their place a sample video {gigabytes(self.sampling)}" if self.sampling else ""
+        return f"{gigabytes(self.total)} GB: {', '.join(parts)}{sampling}"
 
 
 def gigabytes(count: int) -> str:
@@ -100,29 +96,6 @@ def free_memory(device: torch.device) -> int:
         return int(module.recommended_max_memory() - module.current_allocated_memory())
     free, _ = module.mem_get_info(device)
     return int(free + module.memory_reserved(device) - module.memory_allocated(device))
-
-
-def plan_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: bool, free: int) -> MemoryPlan:
-    """Decide whether activations are kept or computed again.
-
-    Args:
-        model: the base model, loaded.
-        config: the settings; with `TrainConfig.gradient_checkpointing` "auto" they are kept where they fit.
-        has_prior: whether each step also shows pictures of the class.
-        free: bytes that training may take.
-
-    Raises:
-        InputError: it does not fit; the message names settings that do.
-    """
-    for recompute in {"auto": (False, True), "on": (True,), "off": (False,)}[config.gradient_checkpointing]:
-        estimate = estimate_memory(model, config, has_prior=has_prior, recompute=recompute)
-        if estimate.needed <= free:
-            return MemoryPlan(estimate, recompute, free)
-    raise InputError(
-        expected=f"{gigabytes(estimate.needed)} GB of free memory for this training",
-        found=f"{gigabytes(free)} GB",
-        remedy=_remedy(model, config, has_prior=has_prior, free=free),
-    )
 
 
 def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: bool, recompute: bool) -> MemoryEstimate:
@@ -149,7 +122,43 @@ def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: boo
         weights=sum(tensor.nbytes for network in networks for tensor in _tensors_of(network)),
         learned=sum(held) + (1 + ADAM_MOMENTS) * sum(moving),
         activations=_PEAKS[key],
+        reserve=RESERVE if on_gpu else RESERVE_OF_HEAP,
     )
+
+
+def sampling_memory(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceBatch) -> int:
+    """Bytes at the peak of making a sample video, besides the weights and what is learned; as `estimate_memory`.
+
+    Args:
+        model: the base model, loaded.
+        config: the settings; the video has their size and the model's own number of frames.
+        guidance: whether the two predictions of guidance are made together.
+    """
+    together = guidance is not GuidanceBatch.ONE_BY_ONE
+    key = (model.geometry, model.dtype, config.method, config.rank, model.defaults, *size_of(model, config), together)
+    if key not in _PEAKS:
+        networks = {name: without_content(getattr(model, name)) for name in ("unet", "vae")}
+        shadow = replace(model, **networks)
+        learner = Learner.start(replace(model, unet=shadow.unet), config, torch.Generator())
+        _PEAKS[key] = _peak_of_sampling(shadow, learner, size_of(model, config), guidance)
+    return _PEAKS[key]
+
+
+def _peak_of_sampling(shadow: VideoCrafter2, learner: Learner, size: tuple[int, int], guidance: GuidanceBatch) -> int:
+    """Bytes at the peak of one prediction or of decoding a few frames, by a model without content."""
+    own, factors = shadow.defaults, {n: LoRAFactors(f.down.detach(), f.up.detach()) for n, f in learner.factors.items()}
+    adapters = {name: adapter.to(shadow.device, shadow.dtype) for name, adapter in learner.adapters.items()}
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(lora_layers(shadow.unet, {"sample": factors}, dtype=shadow.dtype))
+        stack.enter_context(adapters_attached(shadow.unet, adapters, [1.0]))
+        live = stack.enter_context(LiveBytes([*_tensors_of(shadow.unet), *_tensors_of(shadow.vae)]))
+        stack.enter_context(TrainingKernels(None, on_gpu=False))
+        latent = torch.empty(shadow.latent_shape(*size, own.frames), device=shadow.device)
+        text = torch.empty(1, PROMPT_LENGTH, shadow.geometry.text.width, device=shadow.device)
+        GuidedUNet(shadow.unet, text, text, cfg=own.cfg, fps=own.fps, batch=guidance)(latent, 0)
+        shadow.vae.decode(latent[0].transpose(0, 1)[:FRAMES_AT_ONCE].to(shadow.vae.dtype))
+    return live.peak
 
 
 def _peak_of_step(
@@ -286,55 +295,3 @@ def _attention(
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     output: torch.Tensor = kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
     return output
-
-
-def _remedy(model: VideoCrafter2, config: TrainConfig, *, has_prior: bool, free: int) -> str:
-    """The mildest change of each setting that would fit, or how much the smallest of all would need.
-
-    Activations grow about as the pixels of a step do; what may fit by this rule is estimated before it is named.
-    """
-    again = {"gradient_checkpointing": "auto"} if config.gradient_checkpointing == "off" else {}
-
-    def needed(changes: Mapping[str, Any]) -> int:
-        return estimate_memory(model, replace(config, **changes), has_prior=has_prior, recompute=True).needed
-
-    def mildest(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
-        for changes in candidates:
-            share = _pixels(model, replace(config, **changes)) / _pixels(model, config)
-            if share * unchanged <= free and (bytes_needed := needed(changes)) <= free:
-                return [f"{_words({**again, **changes})} ({gigabytes(bytes_needed)} GB)"]
-        return []
-
-    unchanged = needed({})
-    if again and unchanged <= free:
-        return f"This would fit: {_words(again)} ({gigabytes(unchanged)} GB)."
-    sizes = _smaller_sizes(model, config)
-    kinds = [[{name: n} for n in _halvings(getattr(config, name))] for name in ("frames", "batch")]
-    together = {"frames": 1, "batch": 1} | (sizes[-1] if sizes else {})
-    fitting = [words for candidates in (*kinds, sizes) for words in mildest(candidates)] or mildest([together])
-    if fitting:
-        return f"Any of these would fit: {'; '.join(fitting)}."
-    return f"Even {_words({**again, **together})} would need {gigabytes(needed(together))} GB; use a larger device."
-
-
-def _smaller_sizes(model: VideoCrafter2, config: TrainConfig) -> list[dict[str, int]]:
-    """About three quarters and half of the video's width and height that every level of the UNet divides, if any."""
-    unit = model.geometry.pixels_per_latent * 2 ** (len(model.geometry.unet.channels) - 1)
-    own = size_of(model, config)
-    sizes = [tuple(int(side * share) // unit * unit for side in own) for share in (0.75, 0.5)]
-    return [{"width": width, "height": height} for width, height in sizes if width and height]
-
-
-def _pixels(model: VideoCrafter2, config: TrainConfig) -> int:
-    """Of one step, the prior's not counted."""
-    width, height = size_of(model, config)
-    return width * height * config.frames * config.batch
-
-
-def _halvings(number: int) -> list[int]:
-    """Half of a number, half of that, and so on down to 1."""
-    return [number >> i for i in range(1, number.bit_length())]
-
-
-def _words(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in changes.items())

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import psutil
 import pytest
 import tiny_models
 import torch
+from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer
+from customcrafter_core.diffusion.guidance import GuidanceBatch
+from customcrafter_core.diffusion.strength import Constant
 from customcrafter_core.errors import InputError
+from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.adapter import lora_layers
 from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.batches import Batch
 from customcrafter_core.training.config import TrainConfig, preset
 from customcrafter_core.training.learner import Learner
+from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.memory import (
     LiveBytes,
     MemoryEstimate,
     TrainingKernels,
     estimate_memory,
     free_memory,
-    plan_memory,
+    gigabytes,
+    sampling_memory,
     without_content,
 )
+from customcrafter_core.training.memory_plan import plan_memory
 from customcrafter_core.training.objective import Captions, losses_of
+from customcrafter_core.training.photos import Photo
 from customcrafter_core.training.recompute import RecomputedLayer, recomputed
+from customcrafter_core.training.steering import Steering
+from customcrafter_core.training.watcher import Watcher
 
 
 def factors(model: VideoCrafter2, rank: int = 2) -> dict[str, LoRAFactors]:
@@ -141,6 +152,11 @@ def measured_peak(model: VideoCrafter2, config: TrainConfig, *, has_prior: bool,
         sum(losses_of(model, captions, config, batches)).backward()  # fills the cache of captions
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             sum(losses_of(model, captions, config, batches)).backward()
+    return most_at_once(profiled)
+
+
+def most_at_once(profiled: profile) -> int:
+    """The bytes that were allocated at once."""
     changes = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = peak = 0
     for event in sorted(changes, key=lambda event: event.start_ns()):
@@ -160,6 +176,22 @@ def test_the_estimate_is_what_a_real_step_takes(
     estimate = estimate_memory(model, config, has_prior=has_prior, recompute=recompute)
     measured = measured_peak(model, config, has_prior=has_prior, recompute=recompute)
     assert estimate.activations == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize("guidance", [GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE])
+@pytest.mark.parametrize("method", ["customcrafter", "dreamvideo"])
+def test_the_estimate_of_a_sample_video_is_what_it_takes(
+    model: VideoCrafter2, guidance: GuidanceBatch, method: str
+) -> None:
+    config = TrainConfig("dog", method=method, width=128, height=96)
+    learner = Learner.start(model, config, torch.Generator().manual_seed(0))
+    subject = learner.subject(config, model, 1, b"")
+    settings = VideoSettings(subject.trigger, width=128, height=96, steps=1, guidance=guidance)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        latent = generate(model, settings, [AppliedSubject(subject, Constant(1.0))]).latent
+        with torch.no_grad():
+            model.decode(latent)
+    assert sampling_memory(model, config, guidance) == pytest.approx(most_at_once(profiled), rel=0.05)
 
 
 def test_the_estimate_follows_the_settings(tiny: VideoCrafter2) -> None:
@@ -215,6 +247,38 @@ def test_settings_that_would_fit_are_named_and_do_fit(tiny: VideoCrafter2) -> No
     assert plan_memory(tiny, half, has_prior=True, free=free).recompute
     with pytest.raises(InputError, match="Even frames 1, batch 1, width 32, height 24 would need"):
         plan_memory(tiny, TrainConfig("dog", **SIZE), has_prior=True, free=1000)
+
+
+def test_sample_videos_are_planned_too(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", frames=1, gradient_checkpointing="on", **SIZE)
+    training = plan_memory(model, config, has_prior=False, free=10**12)
+    assert training.estimate.sampling == 0 and "sample video" not in str(training)
+    both = plan_memory(model, config, has_prior=False, free=10**12, samples=True)
+    assert both.guidance is GuidanceBatch.AUTO
+    assert both.estimate.sampling > both.estimate.activations == training.estimate.activations
+    assert both.estimate.needed > training.estimate.needed
+    assert "or in their place a sample video" in str(both) and "one by one" not in str(both)
+    fitting = plan_memory(model, config, has_prior=False, free=both.estimate.needed - 1, samples=True)
+    assert fitting.guidance is GuidanceBatch.ONE_BY_ONE and "one by one" in str(fitting)
+    with pytest.raises(InputError) as error:
+        plan_memory(model, config, has_prior=False, free=fitting.estimate.needed - 1, samples=True)
+    assert f"sample_every 0 ({gigabytes(training.estimate.needed)} GB)" in error.value.remedy
+    assert "width 48, height 32" in error.value.remedy
+    smaller = replace(config, width=48, height=32)
+    plan_memory(model, smaller, has_prior=False, free=fitting.estimate.needed - 1, samples=True)
+    long = replace(config, frames=32)
+    with pytest.raises(InputError, match=r"sample_every 0, frames 1 \("):
+        plan_memory(model, long, has_prior=False, free=training.estimate.needed, samples=True)
+
+
+def test_a_run_that_cannot_make_its_samples_makes_no_step(model: VideoCrafter2) -> None:
+    config, steering = TrainConfig("dog", frames=1, steps=1, **SIZE), Steering(sample_every=1, sample_steps=1)
+    free = plan_memory(model, config, has_prior=False, free=10**12).estimate.needed
+    photo, steps = Photo(Image.linear_gradient("L").convert("RGB")), []
+    with pytest.raises(InputError, match="sample_every 0"):
+        train_subject(model, [photo], config, steering=steering, watcher=Watcher(on_step=steps.append), free=free)
+    assert not steps
+    train_subject(model, [photo], config, free=free)
 
 
 def test_free_memory_of_this_machine() -> None:
