@@ -80,7 +80,6 @@ class SubjectTrainer(io.ComfyNode):
         path = source_of(one["model"], one["clip"], one["vae"])
         order = order_of(lists, one)
         result = train(one["model"], path, order, lambda text: host.show_text(cls, text))
-        host.show_text(cls, f"{order.config.trigger}: learned in {result.subject.steps} steps")
         return _output(cls, result, order)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import warnings
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -70,6 +73,40 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class Stop:
+    """Whether the user asked to stop; `check` is called where stopping loses nothing."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal: the first one waits for the next `check`, a second one stops at once."""
+        if self.is_asked:
+            raise KeyboardInterrupt
+        self.is_asked = True
+
+    def check(self) -> None:
+        """Stop here if it was asked for.
+
+        Raises:
+            KeyboardInterrupt: it was.
+        """
+        if self.is_asked:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stopping_between_steps(stop: Stop) -> Iterator[None]:
+    """Ctrl-C, and the signal by which systems end a process, stop at the next `Stop.check` while the context lasts."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, stop.ask) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def quiet_libraries() -> None:

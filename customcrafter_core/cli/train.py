@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, Field, fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +20,7 @@ from .options import (
     kind_of_value,
     load_base,
 )
-from .terminal import Progress
+from .terminal import Progress, Stop, stopping_between_steps
 from .training_file import read_training_file
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ..training.photos import Clip, Photo
     from ..training.steering import Steering
     from ..training.trainer import TrainStep
+    from ..training.watcher import Watcher
 
 USAGE = "[PHOTOS] --class-word TEXT --out FILE [options]"
 SUMMARY = "learn a subject from photos"
@@ -112,7 +116,6 @@ def run(options: argparse.Namespace) -> None:
     from ..training.distributed import launched_workers
     from ..training.keeper import FOLDER_SUFFIX, has_run
     from ..training.loop import check_dtype, train_subject
-    from ..training.watcher import Watcher
 
     given = _given(options)
     config, steering, target = _config(given), _steering(given), Path(_required(given, "out"))
@@ -129,28 +132,62 @@ def run(options: argparse.Namespace) -> None:
     prior = _prior(given, model, config)
     if workers.is_first:
         workers.wait()
-    with Progress("Encoding photos", brief=True) as encoding, Progress("Training") as bar:
-        meter = _Meter(bar)
-        watcher = Watcher(on_plan=print, on_encoded=encoding.show, on_step=meter.show)
-        result = train_subject(model, photos, config, prior=prior, steering=steering, watcher=watcher, workers=workers)
+    screen = _Screen()
+    with screen.shown(gently=workers.size == 1):  # several processes are stopped by their launcher
+        result = train_subject(
+            model, photos, config, prior=prior, steering=steering, watcher=screen.watcher(), workers=workers
+        )
     if workers.is_first:
         print(target)
         print(f'Call it in prompts: "{result.subject.trigger}"')
         print(f"The loss as a picture and the state to go on from: {target.stem}{FOLDER_SUFFIX}")
 
 
-class _Meter:
-    """Shows each step with the smoothed loss."""
+class _Screen:
+    """Shows a run in the terminal, and stops it between two steps."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar, self._smooth, self._count = bar, 0.0, 0
+    def __init__(self) -> None:
+        self._encoding, self._bar = Progress("Encoding photos", brief=True), Progress("Training")
+        self._stop, self._smooth, self._count, self._saved = Stop(), 0.0, 0, ""
 
-    def show(self, step: TrainStep) -> None:
+    @contextmanager
+    def shown(self, *, gently: bool) -> Iterator[None]:
+        """Bars are shown while the context lasts; with ``gently`` Ctrl-C waits for the end of a step."""
+        try:
+            with stopping_between_steps(self._stop) if gently else nullcontext(), self._encoding, self._bar:
+                yield
+        finally:
+            if self._saved:  # below the bar
+                print(self._saved, file=sys.stderr)
+
+    def watcher(self) -> Watcher:
+        """Whom the run is to tell."""
+        from ..training.watcher import Watcher
+
+        return Watcher(
+            on_plan=print,
+            on_encoded=self._show_encoded,
+            on_resumed=lambda done, total: print(f"Goes on from step {done} of {total}."),
+            on_step=self._show_step,
+            on_probe=self._stop.check,
+            on_sampled_step=lambda _: self._stop.check(),
+            on_saved=self._note_saved,
+        )
+
+    def _show_encoded(self, done: int, total: int) -> None:
+        self._encoding.show(done, total)
+        self._stop.check()
+
+    def _show_step(self, step: TrainStep) -> None:
         from ..training.pictures import next_mean
 
         self._count += 1
         self._smooth = next_mean(self._smooth, step.loss, self._count)
         self._bar.show(step.step + 1, step.steps, f"loss {self._smooth:.4f}")
+        self._stop.check()
+
+    def _note_saved(self, done: int, total: int) -> None:
+        self._saved = f"Saved at step {done} of {total}; run the same command again to go on."
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

@@ -87,8 +87,9 @@ def train_subject(
     trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
     if keeper is not None and steering.anew and workers.is_first:
         start_over(keeper.target)
-    if keeper is not None and not steering.anew:
-        keeper.resume(trainer)
+    is_resumed = keeper is not None and not steering.anew and keeper.resume(trainer)
+    if is_resumed and watcher.on_resumed is not None and workers.is_first:
+        watcher.on_resumed(trainer.done, config.all_steps)
     return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image), plan.guidance).finish()
 
 
@@ -208,8 +209,11 @@ class _Run:
         try:
             keeper.save(trainer, self._subject())
             keeper.keep_pictures(trainer.history)
-        except OSError:
-            log.exception("What was learned could not be written; the last checkpoint is still there.")
+        except OSError as error:
+            log.error("What was learned could not be written, the last checkpoint is still there: %s", error)
+            return
+        if self.watcher.on_saved is not None:
+            self.watcher.on_saved(trainer.done, trainer.config.all_steps)
 
 
 def _is_due(done: int, every: int) -> bool:

@@ -84,7 +84,10 @@ def train(model: ModelPatcher, path: Path, order: Order, say: Callable[[str], No
     memory.soft_empty_cache()
     try:
         with torch.inference_mode(False):
-            return _train(model, path, order, Watch(say))
+            watch = Watch(say)
+            result = _train(model, path, order, watch)
+            say(watch.summary(order.config.trigger, result.subject.steps))
+            return result
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # they hold the model as long as the host holds the error
         raise
@@ -107,10 +110,12 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
     watcher = Watcher(
         on_plan=watch.plan,
         on_encoded=watch.phase("Encoding photos"),
+        on_resumed=watch.resumed,
         on_step=watch.step,
         on_probe=watch.check,
         on_sample=watch.sample,
         on_sampled_step=lambda _: watch.check(),
+        on_saved=watch.saved,
     )
     return train_subject(base, order.photos, config, prior=prior, steering=order.steering, watcher=watcher)
 
@@ -141,6 +146,8 @@ class Watch:
     steps: list[TrainStep] = field(default_factory=list)
     picture: Image.Image | None = None
     """The newest sample."""
+    begun_at: int = 0
+    """How many steps an earlier run had made."""
     _shown: float = 0.0
     _started: float = 0.0
     _bar: Any = None
@@ -168,6 +175,16 @@ class Watch:
         self.say(text)
         self._shown = time.monotonic() + BETWEEN_PREVIEWS  # long enough to be read
 
+    def resumed(self, done: int, total: int) -> None:
+        """Show from where a run goes on."""
+        self.begun_at = done
+        self.say(f"Goes on from step {done} of {total}")
+        self._shown = time.monotonic() + BETWEEN_PREVIEWS
+
+    def saved(self, done: int, total: int) -> None:
+        """Show that a stop lost nothing."""
+        self.say(f"Saved at step {done} of {total}. Run it again to go on from there.")
+
     def step(self, step: TrainStep) -> None:
         """Show a step: the bar each time, text and picture now and then."""
         self.check()
@@ -191,7 +208,15 @@ class Watch:
         loss = smoothed([step.loss for step in self.steps[-SHOWN_STEPS:]])[-1]
         each = (time.monotonic() - self._started) / max(len(self.steps) - 1, 1)  # counted from the end of the first
         left = each * (last.steps - last.step - 1)
-        return f"Step {last.step + 1} of {last.steps}, loss {loss:.4f}, {_duration(left)} left"
+        before = f" (went on from {self.begun_at})" if self.begun_at else ""
+        return f"Step {last.step + 1} of {last.steps}{before}, loss {loss:.4f}, {_duration(left)} left"
+
+    def summary(self, trigger: str, steps: int) -> str:
+        """What the run came to, for the end."""
+        if self.begun_at == steps:
+            return f"{trigger}: all {steps} steps were made before; raise steps to go on, or start over"
+        before = f", the first {self.begun_at} of them before" if self.begun_at else ""
+        return f"{trigger}: learned in {steps} steps{before}"
 
     def _is_due(self) -> bool:
         now = time.monotonic()

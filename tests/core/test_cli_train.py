@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,14 +105,45 @@ def test_an_interrupted_run_goes_on(
     arguments = ["train", "--config", str(folder / "dog.json")]
     assert main(arguments) == 130
     assert load_subject(folder / "dog.safetensors").steps == 2
+    assert "Saved at step 2 of 4; run the same command again to go on." in capsys.readouterr().err
     monkeypatch.undo()
     made: list[int] = []
     monkeypatch.setattr(Trainer, "step", lambda self: made.append(self.done) or step(self))
     assert main(arguments) == 0
     assert made == [2, 3]
+    assert "Goes on from step 2 of 4." in capsys.readouterr().out
     assert main([*arguments, "--out", str(folder / "whole.safetensors")]) == 0
     one, whole = (load_subject(folder / f"{name}.safetensors") for name in ("dog", "whole"))
     assert torch.equal(one.embedding, whole.embedding)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(
+    folder: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An update that broke off could not be kept: what was learned since the last checkpoint would be lost."""
+    before, update = signal.getsignal(number), torch.optim.AdamW.step
+
+    def disturbed(self: torch.optim.AdamW) -> None:
+        signal.raise_signal(number)
+        update(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", disturbed)
+    assert main(["train", "--config", str(folder / "dog.json")]) == 130
+    told = capsys.readouterr().err
+    assert "Saved at step 1 of 4" in told and "Traceback" not in told
+    assert load_subject(folder / "dog.safetensors").steps == 1
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_stops_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stuck(self: Trainer) -> TrainStep:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still there")
+
+    monkeypatch.setattr(Trainer, "step", stuck)
+    assert main(["train", "--config", str(folder / "dog.json")]) == 130
 
 
 def test_force_begins_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

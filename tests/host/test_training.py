@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import random
+import shutil
 import subprocess
+import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import pytest
 import torch
 import websocket
 from bench import CFG, SEED, SIZE, STEPS, Bench, Scene, distance
-from listening import listen
+from listening import TEXT, listen
 from PIL import Image
 from running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python
 
@@ -139,8 +142,45 @@ def test_result_is_used_at_once(bench: Bench, model: VideoCrafter2) -> None:
     assert "used.safetensors" in choices and STATE not in choices
 
 
-def stop(course: Course, total: int, at: int) -> None:
-    """Run a graph and press the stop button when the progress bar of so many items says so."""
+@pytest.mark.parametrize("strength", [0.7, 1.0])
+def test_outputs_fit_the_hosts_own_nodes(bench: Bench, strength: float) -> None:
+    """Load LoRA Model, Save LoRA and Plot Loss Graph; the LoRA gives what Apply Subject gives, from its file as well."""
+    prefix = f"loras/given_{strength}"
+    course = Course(bench.host)
+    trained = course.trainer(name="given", lr=1e-2)
+    clip = course.add("CustomCrafterTeachToken", clip=course.clip, subject=trained[0])[0]
+    positive = course.add("CLIPTextEncode", clip=clip, text="a <new1> bear")[0]
+    applied = course.add(
+        "CustomCrafterApplySubject", model=course.model, clip=course.clip, subject=trained[0], strength=strength
+    )[0]
+    loaded = course.add("LoraModelLoader", model=course.model, lora=trained[1], strength_model=strength)[0]
+    course.add("SaveLoRA", lora=trained[1], prefix=prefix)
+    graph = course.add("LossGraphNode", loss=trained[2], filename_prefix="loss")
+    videos = [course.host_sampler(model=model, positive=positive)[0] for model in (applied, loaded, course.model)]
+    for number, video in enumerate(videos):
+        course.keep(video, f"result{number}")
+    shown = course.run()[graph.name]["images"]
+    expected, found, without = (course.saved(f"result{number}") for number in range(3))
+    assert distance(found, expected) < 1e-5
+    assert distance(without, expected) > 1e-3, "the LoRA is seen in the video"
+
+    (file,) = (bench.host.base / "output" / "loras").glob(f"given_{strength}_*.safetensors")
+    shutil.copy(file, subject_file(bench.host, f"saved_{strength}"))
+    course = Course(bench.host)
+    subject = course.load_subject("given")
+    clip = course.add("CustomCrafterTeachToken", clip=course.clip, subject=subject)[0]
+    positive = course.add("CLIPTextEncode", clip=clip, text="a <new1> bear")[0]
+    from_file = course.host_sampler(model=course.lora(strength, f"saved_{strength}"), positive=positive)[0]
+    assert distance(course.result(from_file), expected) < 1e-5
+
+    place = f"filename={shown[0]['filename']}&type={shown[0]['type']}&subfolder={shown[0]['subfolder']}"
+    with urllib.request.urlopen(f"http://127.0.0.1:{bench.host.port}/view?{place}", timeout=30) as answer:
+        plotted = np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB")).astype(int)
+    assert (plotted[..., 2] - plotted[..., 0] > 200).sum() > 100, "the host's blue line"
+
+
+def stop(course: Course, total: int, at: int) -> str:
+    """Run a graph and press the stop button when the progress bar of so many items says so; gives the last text."""
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{course.host.port}/ws?clientId={client}", timeout=120)
     prompt = course.host.queue(course.graph.nodes, client)
@@ -150,16 +190,25 @@ def stop(course: Course, total: int, at: int) -> None:
         if told["type"] == "progress" and told["data"]["max"] == total and told["data"]["value"] >= at:
             break
     course.host.post("/interrupt")
-    socket.close()
     with pytest.raises(Interrupted):
         course.host.wait(prompt)
+    text = ""
+    while told["type"] != "execution_interrupted":
+        message = socket.recv()
+        told = json.loads(message) if isinstance(message, str) else {"type": ""}
+        if isinstance(message, bytes) and message[:4] == TEXT.to_bytes(4, "big"):
+            text = message[8:].decode()
+    socket.close()
+    return text
 
 
 def interrupted(course: Course, at: int) -> int:
-    """Stop a run of the trainer; returns the steps that were kept."""
-    stop(course, LONG["steps"], at)
+    """Stop a run of the trainer, which says what was kept; returns how many steps that were."""
+    text = stop(course, LONG["steps"], at)
     with open_tensor_file(course.host.base / "models" / "loras" / "stopped.training" / STATE) as file:
-        return len(file.read("history"))
+        kept = len(file.read("history"))
+    assert text.endswith(f"Saved at step {kept} of {LONG['steps']}. Run it again to go on from there.")
+    return kept
 
 
 def test_stopped_anywhere_and_continued_it_is_the_same(bench: Bench) -> None:
@@ -176,7 +225,14 @@ def test_stopped_anywhere_and_continued_it_is_the_same(bench: Bench) -> None:
         assert load_subject(subject_file(bench.host, "stopped")).steps == kept
     course = Course(bench.host)
     loss = course.trainer(name="stopped", **LONG)[2]
-    assert len(course.result(loss)["loss"]) == LONG["steps"]
+    trainer = str(len(course.graph.nodes))
+    course.keep(loss)
+    told = html.unescape(
+        "\n".join(text for node, text in listen(bench.host, course.graph.nodes).texts if node == trainer)
+    )
+    assert f"Goes on from step {kept} of {LONG['steps']}" in told
+    assert f"learned in {LONG['steps']} steps, the first {kept} of them before" in told
+    assert len(course.saved("value")["loss"]) == LONG["steps"]
     found = tensors_of(subject_file(bench.host, "stopped"))
     assert all(torch.equal(found[name], value) for name, value in expected.items()), stops
 
