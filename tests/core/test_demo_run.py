@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import av
@@ -13,9 +15,13 @@ import torch
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.main import main
 from customcrafter_core.demo import demo_checkpoint, measures, run, world
-from customcrafter_core.generation import VideoSettings, generate
+from customcrafter_core.diffusion.strength import Constant
+from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.subject.subject import check_fits
+from customcrafter_core.training.config import preset
+from customcrafter_core.training.examples import encode_examples
+from customcrafter_core.training.trainer import Trainer
 
 ASSETS = demo_checkpoint().parent
 
@@ -62,10 +68,18 @@ def test_prior_pictures_and_photos_are_of_the_class() -> None:
     assert all(photo.caption.count("{}") == 1 for photo in [*run.demo_photos(), *run.demo_prior()])
 
 
-def test_the_demo_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What the real command made, trained subject included, and what it printed."""
+    folder, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
+    with redirect_stdout(printed):
+        assert main(["demo", "run", "--out", str(folder)]) == 0
+    return folder, printed.getvalue()
+
+
+def test_the_demo_from_start_to_end(finished: tuple[Path, str]) -> None:
     """The real command: what was learned is seen, and dynamic strength keeps the motion."""
-    assert main(["demo", "run", "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
+    tmp_path, printed = finished
     names = ["1-base.mp4", "2-constant.mp4", "3-dynamic.mp4", "demo.png", "demo.json", "subject.safetensors"]
     for name in names:
         assert (tmp_path / name).stat().st_size > 0
@@ -80,3 +94,34 @@ def test_the_demo_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     orange = torch.tensor(world.TOY_COLOURS["orange"]).float()
     assert (torch.tensor(np.median(inside, axis=0)).float() - orange).norm() < measures.COLOUR_DISTANCE
     assert measures.direction(frames_of(tmp_path / "1-base.mp4")) == "left"
+
+
+def test_loss_falls_on_the_demo_world(base: VideoCrafter2, finished: tuple[Path, str]) -> None:
+    """On the same draws: before anything is learned, and with what the demo has learned."""
+    subject = load_subject(finished[0] / "subject.safetensors")
+    config = preset("demo", run.CLASS_WORD)
+    trainer = Trainer(base, config, encode_examples(base, config, run.demo_photos()))
+    with trainer.attached():
+        before = trainer.probe_loss()
+    with torch.no_grad():
+        trainer.learner.embedding.copy_(subject.embedding)
+        for name, pair in trainer.learner.factors.items():
+            pair.down.copy_(subject.factors[name].down)
+            pair.up.copy_(subject.factors[name].up)
+    with trainer.attached():
+        after = trainer.probe_loss()
+    assert after < 0.8 * before
+
+
+def test_the_subject_is_recognised_by_the_worlds_own_measure(base: VideoCrafter2, finished: tuple[Path, str]) -> None:
+    """More alike than everything that it must be told from: its colour in other shapes, its shape in other colours."""
+    subject = load_subject(finished[0] / "subject.safetensors")
+    prompt = world.caption_for("{}", "still", "white").replace("{}", subject.trigger)
+    settings = VideoSettings(prompt=prompt, seed=1, batch=2, steps=25, exact_tail=True)
+    latent = generate(base, settings, [AppliedSubject(subject, Constant(run.CONSTANT))]).latent
+    clips = (base.decode(latent) * 255).round().byte().numpy()
+    looks = [run.SUBJECT, *measures.decoys(run.SUBJECT)]
+    scores = [np.mean([measures.subject_similarity(clip, look) for clip in clips]) for look in looks]
+    assert len(scores) > 10
+    assert scores[0] > 0, "nearer to the subject than to any decoy"
+    assert scores[0] > max(scores[1:]) + 0.2
