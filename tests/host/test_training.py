@@ -153,7 +153,9 @@ def test_outputs_fit_the_hosts_own_nodes(bench: Bench, strength: float) -> None:
     applied = course.add(
         "CustomCrafterApplySubject", model=course.model, clip=course.clip, subject=trained[0], strength=strength
     )[0]
-    loaded = course.add("LoraModelLoader", model=course.model, lora=trained[1], strength_model=strength)[0]
+    loaded = course.add("LoraModelLoader", model=course.model, lora=trained[1], strength_model=strength, bypass=False)[
+        0
+    ]
     course.add("SaveLoRA", lora=trained[1], prefix=prefix)
     graph = course.add("LossGraphNode", loss=trained[2], filename_prefix="loss")
     videos = [course.host_sampler(model=model, positive=positive)[0] for model in (applied, loaded, course.model)]
