@@ -152,19 +152,20 @@ def write_curve(path: Path, curve: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def kept_clips(folder: Path, variant: str, subject: str) -> Path:
+def kept_clips(folder: Path, variant: str, subject: str, seed: int) -> Path:
     """Where the clips of the first prompt of a training are kept for its sheet."""
-    return folder / f"{variant}-{subject}.npz".replace(" ", "_")
+    return folder / f"{variant}-{subject}-{seed}.npz".replace(" ", "_")
 
 
 def write_sheets(sheets: Path, folder: Path, videos: Sequence[Row]) -> list[Path]:
-    """For each subject a sheet of its first kept prompt made in every way of the main training."""
+    """For each subject a sheet of the first prompt of its first training, made in every way of the main one."""
     written = []
     for subject in dict.fromkeys(row["subject"] for row in videos if row["subject"]):
-        kept = kept_clips(sheets, MAIN, subject)
+        own = [row for row in videos if row["variant"] == MAIN and row["subject"] == subject]
+        first = [row for row in own if row["seed"] == own[0]["seed"]]
+        kept = kept_clips(sheets, MAIN, subject, first[0]["seed"])
         if not kept.exists():
             continue
-        first = [row for row in videos if row["variant"] == MAIN and row["subject"] == subject and row["seed"] == 0]
         ways = list(dict.fromkeys(row["way"] for row in first))
         with np.load(kept) as clips:
             rows = [SheetRow(way, clips[f"arr_{i}"] / np.float32(255)) for i, way in enumerate(ways)]

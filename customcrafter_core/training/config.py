@@ -208,7 +208,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "quick": {"steps": 1_500, "lr": 2.4e-4, "min_snr_gamma": 5.0},
     "demo": {
-        "steps": 300, "lr": 1e-3, "frames": 2, "batch": 4, "min_snr_gamma": 1.0, "views": 1, "resize": (1.0, 1.0),
+        "steps": 300, "lr": 3e-3, "frames": 2, "batch": 4, "min_snr_gamma": 1.0, "views": 1, "resize": (1.0, 1.0),
     },
     "custom_diffusion": {"method": "custom_diffusion", "steps": 2_000, "lr": 1e-5},
     "custom_diffusion_long": {"method": "custom_diffusion", "steps": 10_000, "lr": 1e-5},
