@@ -22,6 +22,13 @@ class Link:
     output: int
 
 
+@dataclass(frozen=True)
+class Promoted(Link):
+    """An input of a subgraph, as its nodes see it: a link from outside, and what its widget shows at first."""
+
+    value: Any = None
+
+
 @dataclass(eq=False)
 class Node:
     """A node, its widget values and links by input name, and where it stands."""
@@ -43,12 +50,12 @@ class Graph:
     """A workflow: nodes in columns."""
 
     name: str
-    columns: list[str]
+    columns: list[str] = field(default_factory=list)
     """Titles of the frames around the columns."""
-    moves: list[int]
+    moves: list[int] = field(default_factory=list)
     """Columns that hold what is to be moved: they stand out, and ``hint`` is above them."""
-    note: str
-    hint: str
+    note: str = ""
+    hint: str = ""
     nodes: list[Node] = field(default_factory=list)
 
     def add(self, column: int, kind: str, /, title: str = "", **inputs: Any) -> Node:
@@ -85,8 +92,9 @@ class Graph:
         places = self._places(descriptions)
         nodes = [self._ui_node(node, descriptions[node.kind], places[node.number], links) for node in self.nodes]
         for row in links:
-            origin = nodes[row[1] - 1]["outputs"][row[2]]
-            origin["links"] = [*(origin["links"] or []), row[0]]
+            if row[1] > 0:  # not from outside of a subgraph
+                origin = nodes[row[1] - 1]["outputs"][row[2]]
+                origin["links"] = [*(origin["links"] or []), row[0]]
         notes = self._notes(len(nodes) + 1)
         noted = [Box(*note["pos"], *note["size"]) for note in notes]
         return {
@@ -166,6 +174,7 @@ def widget_values(node: Node, description: Description) -> list[Any]:
         if not is_widget:
             continue
         value = node.inputs.get(name)
+        value = value.value if isinstance(value, Promoted) else value
         values.append(default_of(given, options) if value is None or isinstance(value, Link) else value)
         if options.get("control_after_generate"):
             values.append("fixed")

@@ -1,4 +1,4 @@
-"""The workflows that come with the pack: their contents, and the script that writes them and their pictures.
+"""The workflows that come with the pack: their contents; writes them, their pictures and the subgraph blueprint.
 
 python -m tools.workflows        # needs a host, the newest is taken: COMFYUI_PATH, else ~/comfy/*
 """
@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from . import blueprint
 from .graphs import Graph, Link, Node, to_text
 from .on_host import ROOT, newest_host
 
@@ -215,6 +216,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     with newest_host() as host:
         descriptions = host.get("/object_info")
+        blueprint.FOLDER.mkdir(exist_ok=True)
+        (blueprint.FOLDER / f"{blueprint.NAME}.json").write_text(to_text(blueprint.blueprint(descriptions)))
         for make in WORKFLOWS:
             graph = make()
             (FOLDER / f"{graph.name}.json").write_text(to_text(graph.workflow(descriptions)))

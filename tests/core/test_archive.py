@@ -70,7 +70,7 @@ def test_all_that_it_needs_is_there() -> None:
     whole = [
         n
         for n in known.split("\0")
-        if n.startswith(("nodes/", "customcrafter_core/", "workflows/", "web/", "locales/"))
+        if n.startswith(("nodes/", "customcrafter_core/", "workflows/", "web/", "locales/", "subgraphs/"))
     ]
     assert set(whole) <= names and len(whole) > 100
     templates = [name for name in names if name.startswith("workflows/") and name.endswith(".json")]
