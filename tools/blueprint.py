@@ -110,7 +110,7 @@ def _outer_node(
         for slot, start in enumerate(starts)
     ]  # fmt: skip
     return {
-        "id": number, "type": _id(NAME), "pos": [0, 0], "size": [350, 460], "flags": {}, "order": 0, "mode": 0,
+        "id": number, "type": _id(NAME), "pos": [0, 0], "size": [350, 520], "flags": {}, "order": 0, "mode": 0,
         "inputs": inputs, "outputs": [{"name": end["name"], "type": end["type"], "links": None} for end in ends],
         "title": NAME, "properties": {"proxyWidgets": [widgets[slot] for slot in sorted(widgets)]},
         "widgets_values": [],
