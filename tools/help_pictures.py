@@ -24,6 +24,7 @@ FOLDER = ROOT / "web" / "docs" / "pictures"
 WIDTH, COLORS = 720, 96
 COLUMNS = 6
 OURS = "CustomCrafter"
+PHOTOS = ("learned from", "images", "prior")  # rows that are no videos
 PLAIN = "a red circle moving right on a white background"
 
 Rows = dict[str, Link]
@@ -210,7 +211,11 @@ PICTURES: dict[str, Callable[[Runs], Rows]] = {
 
 def picture(rows: dict[str, np.ndarray]) -> Image.Image:
     """Videos ``(t, h, w, 3)`` as labelled rows, single pictures below them; bytes."""
-    videos = [SheetRow(label, frames / np.float32(255)) for label, frames in rows.items() if len(frames) > 1]
+    videos = [
+        SheetRow(label, frames / np.float32(255), "photo" if label in PHOTOS else "frame")
+        for label, frames in rows.items()
+        if len(frames) > 1
+    ]
     parts = [contact_sheet(videos, columns=COLUMNS)] if videos else []
     parts += [Image.fromarray(frames[0]) for frames in rows.values() if len(frames) == 1]
     whole = stacked(parts)
