@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from PIL import Image
@@ -27,3 +28,16 @@ def test_every_page_shows_its_picture() -> None:
 def test_no_picture_lies_about_and_all_are_small() -> None:
     assert {path.stem for path in FOLDER.iterdir()} == {OURS + name for name in PICTURES}
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < LARGEST
+
+
+def test_chinese_pages_say_the_same() -> None:
+    """As far as a test can tell: the same title as the node, picture, code, and as many points, rows and sections."""
+    titles = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    for english in DOCS.glob("*.md"):
+        chinese = DOCS / english.stem / "zh.md"  # where the page looks first
+        one, other = english.read_text(encoding="utf-8"), chinese.read_text(encoding="utf-8")
+        assert other.startswith(f"# {titles[english.stem]['display_name']}\n")
+        for pattern in (r"\]\((\S+)\)", r"^(- |\| |## |    )", r"`([^`]+)`"):
+            told, retold = (re.findall(pattern, page, re.MULTILINE) for page in (one, other))
+            assert set(told) == set(retold) and len(told) == len(retold), english.stem
+    assert {path.stem for path in DOCS.glob("*.md")} == {path.parent.name for path in DOCS.glob("*/zh.md")}
