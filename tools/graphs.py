@@ -132,7 +132,7 @@ class Graph:
     def _notes(self, number: int) -> list[dict[str, Any]]:
         return [
             layout.note(self.note, list(range(min(self.moves[0], 2))), number, "What this does"),
-            layout.note(self.hint, self.moves, number + 1, "What to move"),
+            layout.note(self.hint, self.moves, number + 1, "What to change"),
         ]
 
     def _ui_node(self, node: Node, description: Description, place: Box, links: list[list[Any]]) -> dict[str, Any]:
