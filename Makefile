@@ -29,7 +29,7 @@ demo: $(READY)
 # one thread: sums come out the same every time, and two tests at once do not fight for cores
 # two processes: each starts one host; one process, as for --pdb or -s: make test ARGS="-n 0 --pdb"
 test: $(READY)
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
 
 check: $(READY)
 	@$(RUN) -m ruff check

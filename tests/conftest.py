@@ -22,18 +22,24 @@ torch.set_num_threads(1)  # sums come out the same every time
 HOSTS = found_hosts()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def host_of(test: str) -> Path | None:
+    """The folder of the running host that a test needs, from the test's id; None if it needs none."""
+    file, _, name = test.partition("::")
+    names = [folder for folder in HOSTS if f"[{folder.name}-" in name or f"[{folder.name}]" in name]
+    is_run_on_one = Path(file).parent.name in ("host", "browser")
+    return max(names, key=lambda folder: len(folder.name), default=None) if is_run_on_one else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where several processes run tests: those that share a running host stay together, else those of a file."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    from xdist.scheduler import LoadScopeScheduling
 
+    class ByHost(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return str(host_of(nodeid) or nodeid.partition("::")[0])
 
-def group_of(item: pytest.Item) -> str:
-    """The folder of the running host that a test needs, else the test's file."""
-    called = getattr(item, "callspec", None)
-    needs_host = called is not None and item.path.parent.name in ("host", "browser")
-    return str((needs_host and called.params.get("host")) or item.location[0])
+    return ByHost(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -85,8 +91,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say loudly what was not tested for want of a host or a browser."""
     skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     reports = [report for kind in ("passed", "failed", "error") for report in terminalreporter.stats.get(kind, [])]
-    ran = [folder for folder in HOSTS if any(f"[{folder.name}" in report.nodeid for report in reports)]
-    told = not_tested(skipped, HOSTS if ran else [])
+    told = not_tested(skipped, HOSTS if any(host_of(report.nodeid) for report in reports) else [])
     if told:
         terminalreporter.write_sep("!", "NOT TESTED", red=True, bold=True)
         for line in told:

@@ -12,7 +12,7 @@ from running_host import NO_HOST, ROOT
 from telling import not_tested
 
 
-@pytest.mark.parametrize("processes", [[], ["-n", "1", "--dist", "loadgroup"]], ids=["alone", "distributed"])
+@pytest.mark.parametrize("processes", [[], ["-n", "1"]], ids=["alone", "distributed"])
 def test_no_host_is_told_at_the_end(tmp_path: Path, processes: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *processes, "tests/host/test_schemas.py"],
