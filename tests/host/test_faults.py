@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from bench import STEPS, Bench, Scene
+from bench import Bench, Scene
 from running_host import Interrupted, PromptFailed
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"  # one of those a subject changes
+STEPS, K = 4, 2  # two steps at each strength
+SAMPLERS = ("ours", "the host's")
 FAULTS: dict[str, str | None] = {"error": "probe fault at step", "interrupt": None, "memory": "probe out of memory"}
 ALWAYS = ("HostUNet", "FrameByFrame", "OpenClipTower", "Subject")  # as long as the host keeps results of the nodes
 OBJECTS = ("HostUNet", "FrameByFrame", "OpenClipTower", "ScheduledStrength", "WeightChange", "Subject")
@@ -19,37 +21,33 @@ OBJECTS = ("HostUNet", "FrameByFrame", "OpenClipTower", "ScheduledStrength", "We
 def base_and_subject(bench: Bench) -> list[torch.Tensor]:
     """A run of the base model and one with the subject, never from the host's cache."""
     scene = bench.scene().fresh()
-    return scene.result(scene.dynamic_sampler(subject=None)[0], scene.dynamic_sampler()[0])
+    given = {"k": K, "steps": STEPS}
+    return scene.result(scene.dynamic_sampler(subject=None, **given)[0], scene.dynamic_sampler(**given)[0])
 
 
 def fault(bench: Bench, kind: str, **more: Any) -> None:
     """A run that a fault of this kind ends."""
     scene = bench.scene().fresh()
     sampler = more.pop("sampler")
-    model = scene.model if sampler == "ours" else scene.dynamic_weights()
+    model = scene.model if sampler == "ours" else scene.dynamic_weights(k=K)
     broken = scene.add("ProbeFault", model=model, kind=kind, **more)[0]
-    node = scene.dynamic_sampler(model=broken) if sampler == "ours" else scene.host_sampler(model=broken)
+    make = scene.dynamic_sampler if sampler == "ours" else scene.host_sampler
+    node = make(model=broken, steps=STEPS)
     scene.keep(node[0], "broken")
     with pytest.raises(Interrupted if kind == "interrupt" else PromptFailed, match=FAULTS[kind]):
         scene.run()
 
 
 @pytest.mark.parametrize(
-    ("kind", "sampler"),
-    [
-        ("error", "ours"),
-        ("interrupt", "ours"),
-        ("error", "the host's"),
-        ("interrupt", "the host's"),
-        ("memory", "the host's"),
-    ],
+    ("kind", "samplers"), [("error", SAMPLERS), ("interrupt", SAMPLERS), ("memory", ("the host's",))]
 )
-def test_fault_at_every_step_leaves_no_trace(bench: Bench, kind: str, sampler: str) -> None:
+def test_fault_at_every_step_leaves_no_trace(bench: Bench, kind: str, samplers: tuple[str, ...]) -> None:
     """Before the network runs, and in the middle of it, inside a layer whose weight carries the subject."""
     expected = base_and_subject(bench)
     for step in range(STEPS):
-        for layer in ("", LAYER):
-            fault(bench, kind, step=step, layer=layer, sampler=sampler)
+        for sampler in samplers:
+            for layer in ("", LAYER):
+                fault(bench, kind, step=step, layer=layer, sampler=sampler)
         for result, wanted in zip(base_and_subject(bench), expected, strict=True):
             assert torch.equal(result, wanted), f"changed after {kind} at step {step}"
 
@@ -98,7 +96,7 @@ def test_unload_button(bench: Bench) -> None:
     """The button frees models and subject although the same graph is run again, and the next run is the same."""
     expected = base_and_subject(bench)
     scene = count_live(bench.scene())
-    sampled = scene.dynamic_sampler()[0]
+    sampled = scene.dynamic_sampler(k=K, steps=STEPS)[0]
     scene.result(sampled)
     scene.run()
     held = scene.saved("live")
@@ -117,10 +115,10 @@ def test_unload_button(bench: Bench) -> None:
 
 
 def test_runs_in_a_row_hold_no_more_each(bench: Bench) -> None:
-    """Twenty runs, each of which loads the base and the subject anew: as many objects after the last as after one."""
+    """Runs that each load the base and the subject anew: as many objects after the last as after the first."""
     held: list[dict[str, int]] = []
     memory: list[int] = []
-    for _ in range(20):
+    for _ in range(12):
         bench.host.post("/free", {"free_memory": True})
         scene = bench.scene().fresh()
         pixels = scene.add("VAEDecode", vae=scene.vae, samples=scene.dynamic_sampler()[0])[0]
@@ -128,4 +126,4 @@ def test_runs_in_a_row_hold_no_more_each(bench: Bench) -> None:
         held.append(live(bench))
         memory.append(bench.host.memory())
     assert held[0] == held[-1] == max(held, key=lambda counts: sum(counts.values())), held
-    assert memory[-1] < memory[9] * 1.02, [f"{number:,}" for number in memory]
+    assert memory[-1] < memory[5] * 1.02, [f"{number:,}" for number in memory]

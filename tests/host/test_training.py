@@ -31,7 +31,7 @@ from customcrafter_core.training.keeper import STATE
 
 COUNT, WIDTH, HEIGHT = 3, 64, 48
 SETTINGS = {"steps": 6, "lr": 1e-3, "seed": 4, "frames": 2, "views": 2}
-LONG = {**SETTINGS, "steps": 40}
+LONG = {**SETTINGS, "steps": 30}
 OBJECTS = ("Trainer", "Learner", "Examples", "VideoCrafter2", "_Run", "Watch")
 LINES = "a {} at rest\n\na small {}"
 
@@ -392,7 +392,7 @@ def test_prior_pictures_are_made_once(bench: Bench) -> None:
 
 
 def test_making_prior_pictures_can_be_stopped(bench: Bench) -> None:
-    folder, count = bench.host.base / "output" / "customcrafter" / "prior", 31
+    folder, count = bench.host.base / "output" / "customcrafter" / "prior", 13
     prior = {"make_prior": count, "class_word": "cat", "steps": 1, "name": "cat"}
     course = Course(bench.host)
     course.trainer(**prior)

@@ -55,7 +55,7 @@ def test_file_runs(bench: Bench, file: Path) -> None:
     api = api_of(json.loads(file.read_text()), bench.host.get("/object_info"))
     for node in api.values():
         if "steps" in node["inputs"]:
-            node["inputs"]["steps"] = 6
+            node["inputs"]["steps"] = 4
     outputs = bench.host.run(api)
     kept = [shown for shown in files_of(outputs) if shown["type"] == "output"]
     assert len(kept) == sum(node["class_type"] in ("SaveVideo", "SaveImage") for node in api.values())
