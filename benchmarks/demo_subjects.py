@@ -14,11 +14,11 @@ from customcrafter_core.demo import world
 
 FOLDER = Path(__file__).parent / "demo"
 SUBJECTS = {
-    "orange-square": (world.Look("square", "plain", ("orange", "orange")), "square"),
-    "star": (world.HELD_OUT["star-red-yellow"], "toy"),
-    "cross": (world.HELD_OUT["cross-red-cyan"], "toy"),
+    "orange-square": world.HELD_OUT["square-orange"],
+    "star": world.HELD_OUT["star-red-yellow"],
+    "cross": world.HELD_OUT["cross-red-cyan"],
 }
-"""Name -> what it looks like, and its class word."""
+"""Folder -> what it looks like."""
 PRIOR = 12
 
 
@@ -30,22 +30,13 @@ def write(folder: Path, scenes: list[world.Scene]) -> None:
         (folder / f"{i:02d}.txt").write_text(world.caption_for("{}", "still", scene.background) + "\n")
 
 
-def of_class(word: str) -> list[world.Scene]:
-    """Still scenes with other things of the class."""
-    rng, scenes = np.random.default_rng(1), []
-    while len(scenes) < PRIOR:
-        toys = 1.0 if word == world.CLASS_WORD else 0.0
-        scene = world.sample_scene(rng, toy_share=toys, motion_weights={"still": 1.0})
-        if toys or scene.look.shape == word:
-            scenes.append(scene)
-    return scenes
-
-
 def main() -> None:
     """Write everything."""
-    for name, (look, word) in SUBJECTS.items():
+    for name, look in SUBJECTS.items():
         write(FOLDER / name, world.subject_scenes(look))
-        write(FOLDER / f"prior-{word}", of_class(word))
+    rng = np.random.default_rng(1)
+    others = [world.sample_scene(rng, toy_share=1.0, motion_weights={"still": 1.0}) for _ in range(PRIOR)]
+    write(FOLDER / f"prior-{world.CLASS_WORD}", others)
 
 
 if __name__ == "__main__":

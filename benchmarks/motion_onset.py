@@ -39,7 +39,7 @@ def main() -> None:
     for motion, background in PROMPTS:
         for seed in SEEDS:
             caption = world.caption_for("{}", motion, background)
-            base = VideoSettings(caption.replace("{}", run.CLASS_WORD), seed=seed, exact_tail=True)
+            base = VideoSettings(caption.replace("{}", world.CLASS_WORD), seed=seed, exact_tail=True)
             suggested = motion_onset(model, base).suggested_k
             ks = sorted({*KS, *([] if suggested is None else [suggested])})
             settings = VideoSettings(caption.replace("{}", subject.trigger), seed=seed, exact_tail=True)

@@ -157,7 +157,7 @@ class DemoPhotos(io.ComfyNode):
             node_id="CustomCrafterDemoPhotos",
             display_name="Demo Photos",
             category=host.TRAINING,
-            description="Five photos of an orange square, and pictures of other squares, to try the Subject Trainer "
+            description="Five photos of an orange square, and pictures of other toys, to try the Subject Trainer "
             "with the built-in demo model, which never saw an orange square.",
             search_aliases=["CustomCrafter example", "training images", "demo data"],
             inputs=[],

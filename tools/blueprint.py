@@ -22,8 +22,8 @@ DESCRIPTION = (
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends
 INPUTS: dict[str, Any] = {
-    "model": None, "clip": None, "vae": None, "images": None, "captions": "", "class_word": "square",
-    "name": "my_subject", "preset": "demo", "training_steps": 200, "prompt": "a <new1> square moving left on a gray background",
+    "model": None, "clip": None, "vae": None, "images": None, "captions": "", "class_word": "toy",
+    "name": "my_subject", "preset": "demo", "training_steps": 200, "prompt": "a <new1> toy moving left on a gray background",
     "width": 32, "height": 32, "frames": 8, "seed": 7, "cfg": 3.5, "lambda_s": LAMBDA_S, "lambda_l": LAMBDA_L, "k": K,
 }  # fmt: skip
 """What the node shows: links, then widgets with what they show at first; sizes and prompt are the demo model's."""

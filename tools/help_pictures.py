@@ -160,7 +160,7 @@ def trainer(runs: Runs) -> Rows:
     given = runs.add("DemoPhotos")
     trained = runs.add(
         "SubjectTrainer", model=runs.loaded[0], clip=runs.loaded[1], vae=runs.loaded[2], images=given[0],
-        captions=given[1], prior=given[2], prior_captions=given[3], class_word="square", name="help_picture",
+        captions=given[1], prior=given[2], prior_captions=given[3], class_word="toy", name="help_picture",
         preset="demo", steps=TRAINING_STEPS, sample_every=50, sample_prompt="a {} moving left on a gray background",
     )  # fmt: skip
     return {"samples": trained[3], "loss": trained[4]}

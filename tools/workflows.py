@@ -9,6 +9,11 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from customcrafter_core.demo import world
+from customcrafter_core.demo.run import DYNAMIC
+from customcrafter_core.subject.placeholder import PLACEHOLDER
+from customcrafter_core.training.config import PRESETS
+
 from . import blueprint
 from .graphs import Graph, Link, Node, to_text
 from .on_host import ROOT, newest_host
@@ -16,9 +21,9 @@ from .on_host import ROOT, newest_host
 FOLDER = ROOT / "workflows"
 DEMO_MODEL, DEMO_SUBJECT = "customcrafter_demo", "customcrafter_demo_subject"
 DEMO_SIZE = {"width": 32, "height": 32, "frames": 8, "batch_size": 1}
-PROMPT = "a <new1> square moving left on a gray background"
+PROMPT = world.caption_for(f"{PLACEHOLDER} {world.CLASS_WORD}", "left", "gray")
 SEED, STEPS, CFG = 7, 50, 3.5
-TRAINING_STEPS = 200
+TRAINING_STEPS = PRESETS["demo"]["steps"]
 
 
 def load(graph: Graph) -> dict[str, Link]:
@@ -86,7 +91,7 @@ def demo() -> Graph:
         hint=HINT,
     )
     found = load(graph)
-    save(graph, sample(graph, found, 2)[0], found["vae"], 3, "demo")
+    save(graph, sample(graph, found, 2, k=DYNAMIC.k)[0], found["vae"], 3, "demo")
     return graph
 
 
@@ -102,7 +107,7 @@ def generate() -> Graph:
         hint=HINT,
     )
     found = load(graph)
-    save(graph, sample(graph, found, 2)[0], found["vae"], 3, "subject")
+    save(graph, sample(graph, found, 2, k=DYNAMIC.k)[0], found["vae"], 3, "subject")
     return graph
 
 
@@ -162,7 +167,7 @@ def trainer(graph: Graph) -> tuple[Node, Node]:
     photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos: put your own in their place")
     trained = graph.add(
         1, "CustomCrafterSubjectTrainer", model=loaded[0], clip=loaded[1], vae=loaded[2], images=photos[0],
-        captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word="square", name="orange_square",
+        captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word="toy", name="orange_square",
         preset="demo", steps=TRAINING_STEPS, sample_every=100, sample_prompt="a {} moving left on a gray background",
     )  # fmt: skip
     return loaded, trained
@@ -194,14 +199,14 @@ def train_then_generate() -> Graph:
         ["Model and photos", "Train", *COLUMNS[1:]],
         moves=[3],
         note="Learns the subject of workflow 5 and makes a video of it at once; what workflow 5 learned is used again. "
-        "The prompt holds the subject's token and its class word: `<new1> square`. Change it and run again: only the "
+        "The prompt holds the subject's token and its class word: `<new1> toy`. Change it and run again: only the "
         "video is made again.",
         hint=HINT,
     )
     loaded, trained = trainer(graph)
     found = {"model": loaded[0], "vae": loaded[2], "subject": trained[0]}
     found |= prompts(graph, (2, 2), loaded, trained[0])
-    save(graph, sample(graph, found, 3)[0], found["vae"], 4, "trained")
+    save(graph, sample(graph, found, 3, k=DYNAMIC.k)[0], found["vae"], 4, "trained")
     return graph
 
 

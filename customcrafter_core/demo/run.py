@@ -22,14 +22,12 @@ from ..training.trainer import TrainStep
 from . import world
 from .export import DEMO_BASE
 
-CLASS_WORD = "square"
-SUBJECT = world.Look(CLASS_WORD, "plain", ("orange", "orange"))
-"""What is learned: the base model was never told of an orange square, only of orange toys and of other squares."""
+SUBJECT = world.HELD_OUT["square-orange"]
+"""What is learned: the base model was never told of an orange square, only of toys and of squares in other colours."""
 PRIOR_IMAGES = 12
 CONSTANT = 0.8
 DYNAMIC = TwoPhase(k=10)
-"""The paper's strengths. With its K of 5 a third of the videos move again here, with 10 three quarters
-(benchmarks/demo_motion.py)."""
+"""The paper's strengths. Motion is decided later here than its K of 5 (benchmarks/demo_world.md)."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,7 @@ def demo_photos(look: world.Look = SUBJECT) -> list[Photo]:
 def demo_prior(count: int = PRIOR_IMAGES, seed: int = 1) -> list[Photo]:
     """Still pictures of other things of the class, for prior preservation."""
     rng = np.random.default_rng(seed)
-    scenes: list[world.Scene] = []
-    while len(scenes) < count:
-        scene = world.sample_scene(rng, toy_share=0.0, motion_weights={"still": 1.0})
-        if scene.look.shape == CLASS_WORD:
-            scenes.append(scene)
+    scenes = [world.sample_scene(rng, toy_share=1.0, motion_weights={"still": 1.0}) for _ in range(count)]
     return [Photo(_picture(scene), _caption(scene)) for scene in scenes]
 
 
@@ -75,7 +69,7 @@ def learn_demo_subject(
     model: VideoCrafter2, seed: int = 0, on_step: Callable[[TrainStep], None] | None = None
 ) -> Subject:
     """Learn the demo's subject with the `demo` preset and prior preservation."""
-    config = preset("demo", CLASS_WORD, seed=seed)
+    config = preset("demo", world.CLASS_WORD, seed=seed)
     steering, watcher = Steering(recommended=DYNAMIC), Watcher(on_step=on_step)
     return train_subject(model, demo_photos(), config, prior=demo_prior(), steering=steering, watcher=watcher).subject
 
@@ -89,7 +83,7 @@ def make_demo_videos(
     on_step: Callable[[SampledStep], None] | None = None,
 ) -> list[DemoVideo]:
     """The same prompt from the same noise: the base model with the class word, constant strength, dynamic strength."""
-    plain = world.caption_for(CLASS_WORD, motion, background)
+    plain = world.caption_for(world.CLASS_WORD, motion, background)
     named = world.caption_for("{}", motion, background).replace("{}", subject.trigger)
     ways: list[tuple[str, str, StrengthSchedule | None]] = [
         ("base model, class word", plain, None),

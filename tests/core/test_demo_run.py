@@ -49,7 +49,7 @@ def test_shipped_subject_fits_the_shipped_base(base: VideoCrafter2) -> None:
     subject = load_subject(ASSETS / "demo_subject.safetensors")
     check_fits(subject, base)
     assert subject.recommended == run.DYNAMIC
-    assert subject.trigger == f"<new1> {run.CLASS_WORD}"
+    assert subject.trigger == f"<new1> {world.CLASS_WORD}"
 
 
 @pytest.mark.parametrize("motion", world.MOTIONS)
@@ -99,7 +99,7 @@ def test_the_demo_from_start_to_end(finished: tuple[Path, str]) -> None:
 def test_loss_falls_on_the_demo_world(base: VideoCrafter2, finished: tuple[Path, str]) -> None:
     """On the same draws: before anything is learned, and with what the demo has learned."""
     subject = load_subject(finished[0] / "subject.safetensors")
-    config = preset("demo", run.CLASS_WORD)
+    config = preset("demo", world.CLASS_WORD)
     trainer = Trainer(base, config, encode_examples(base, config, run.demo_photos()))
     with trainer.attached():
         before = trainer.probe_loss()
@@ -124,7 +124,7 @@ def test_the_subject_is_told_from_its_decoys_by_colour(base: VideoCrafter2, fini
     """Prompts name no colour: with the subject every video has its colour, the class word alone gives another."""
     subject = load_subject(finished[0] / "subject.safetensors")
     applied = [AppliedSubject(subject, Constant(run.CONSTANT))]
-    for noun, subjects in ((subject.trigger, applied), (run.CLASS_WORD, [])):
+    for noun, subjects in ((subject.trigger, applied), (world.CLASS_WORD, [])):
         prompt = world.caption_for("{}", "still", "white").replace("{}", noun)
         settings = VideoSettings(prompt=prompt, seed=1, batch=2, steps=25, exact_tail=True)
         clips = (base.decode(generate(base, settings, subjects).latent) * 255).round().byte().numpy()

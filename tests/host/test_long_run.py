@@ -47,7 +47,7 @@ def video(seed: int, steps: int = 6, name: str = "long_run", **strength: Any) ->
     model = graph.add("ProbeFresh", model=loaded[0])[0]
     subject = graph.add("CustomCrafterLoadSubject", subject=SUBJECT)[0]
     clip = graph.add("CustomCrafterTeachToken", clip=loaded[1], subject=subject)[0]
-    text = [graph.add("CLIPTextEncode", clip=clip, text=words)[0] for words in ("a <new1> square moving left", "")]
+    text = [graph.add("CLIPTextEncode", clip=clip, text=words)[0] for words in ("a <new1> toy moving left", "")]
     latent = graph.add("CustomCrafterEmptyVideoLatent", width=32, height=32, frames=8, batch_size=1, model=model)
     sampled = graph.add(
         "CustomCrafterDynamicWeightedKSampler", model=model, subject=subject, positive=text[0], negative=text[1],
@@ -66,7 +66,7 @@ def training(name: str, steps: int, start: str = "start over") -> Graph:
     photos = graph.add("CustomCrafterDemoPhotos")
     graph.add(
         "CustomCrafterSubjectTrainer", model=loaded[0], clip=loaded[1], vae=loaded[2], images=photos[0],
-        captions=photos[1], class_word="square", token="<new1>", name=name, preset="demo", steps=steps, lr=0.0, seed=0,
+        captions=photos[1], class_word="toy", token="<new1>", name=name, preset="demo", steps=steps, lr=0.0, seed=0,
         start=start, checkpoint_every=2, batch=1,
     )  # fmt: skip
     return graph
