@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from .frame_rate import FrameRateTimestepEmbedding
 from .geometry import Geometry, TextGeometry, UNetGeometry, VAEGeometry
+from .video_layers import use_video_layers
 
 
 @dataclass
@@ -46,6 +47,7 @@ def build_unet(geometry: UNetGeometry) -> UNet3DConditionModel:
         norm_num_groups=geometry.norm_groups,
     )
     unet.time_embedding = FrameRateTimestepEmbedding(geometry.channels[0], geometry.channels[0] * 4)
+    use_video_layers(unet)
     return unet
 
 

@@ -50,11 +50,13 @@ def _merge_qkv(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _original_shape(original: str, value: torch.Tensor) -> torch.Tensor:
-    """Give linear layers that are 1×1 convolutions in the original their trailing ones back."""
+    """Give linear layers and flat convolutions that have more axes in the original their trailing ones back."""
     if value.ndim == 2 and original in ("init_attn.0.proj_in.weight", "init_attn.0.proj_out.weight"):
         return value.unsqueeze(-1)
     if value.ndim == 2 and ".mid.attn_1." in original:
         return value[..., None, None]
+    if value.ndim == 4 and ".temopral_conv." in original:
+        return value.unsqueeze(-1)
     return value
 
 

@@ -88,7 +88,7 @@ def test_gradients_are_the_same(model: VideoCrafter2, training: bool) -> None:
 
 def test_every_layer_of_all_blocks_is_computed_again(model: VideoCrafter2) -> None:
     calls: dict[str, int] = {}
-    kinds = ("ResnetBlock2D", "TemporalConvLayer", "Transformer2DModel", "TransformerTemporalModel")
+    kinds = ("ResnetBlock2D", "TemporalConvolution", "SpatialTransformer", "TemporalTransformer")
     layers = {n: m for n, m in model.unet.named_modules() if type(m).__name__ in kinds and n != "transformer_in"}
     hooks = [
         layer.register_forward_pre_hook(lambda *_, name=name: calls.__setitem__(name, calls.get(name, 0) + 1))
