@@ -100,9 +100,9 @@ class Asked:
         return world.caption_for(noun, self.motion, self.background, self.thing)
 
 
-def all_jobs(subjects: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+def all_jobs(subjects: Sequence[str], seeds: Sequence[int], variants: Sequence[str] = tuple(VARIANTS)) -> list[Job]:
     """Everything to do, the long ones first."""
-    learned = [Job(variant, subject, seed) for variant in VARIANTS for subject in subjects for seed in seeds]
+    learned = [Job(variant, subject, seed) for variant in variants for subject in subjects for seed in seeds]
     return [*learned, *(Job(BASE, seed=seed) for seed in seeds), Job(COMMITMENT)]
 
 
@@ -249,10 +249,11 @@ def main() -> None:
     )
     parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=list(world.HELD_OUT))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(TRAIN_SEEDS), help="of training")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), help="of training")
     parser.add_argument("--steps", type=int, default=PRESETS["demo"]["steps"], help="of training")
     options = parser.parse_args()
     options.cache.parent.mkdir(parents=True, exist_ok=True)
-    jobs = all_jobs(options.subjects, options.seeds)
+    jobs = all_jobs(options.subjects, options.seeds, options.variants)
     rows = [row for part in results(jobs, options.cache, options) for row in part]
     print(write_page(rows, options.out, sheets=options.cache.parent))
 
