@@ -102,7 +102,7 @@ class Asked:
 
 def all_jobs(subjects: Sequence[str], seeds: Sequence[int], variants: Sequence[str] = tuple(VARIANTS)) -> list[Job]:
     """Everything to do, the long ones first."""
-    learned = [Job(variant, subject, seed) for variant in variants for subject in subjects for seed in seeds]
+    learned = [Job(variant, subject, seed) for variant in variants for seed in seeds for subject in subjects]
     return [*learned, *(Job(BASE, seed=seed) for seed in seeds), Job(COMMITMENT)]
 
 
