@@ -156,7 +156,7 @@ def test_outputs_fit_the_hosts_own_nodes(bench: Bench, strength: float) -> None:
     loaded = course.add("LoraModelLoader", model=course.model, lora=trained[1], strength_model=strength, bypass=False)[
         0
     ]
-    course.add("SaveLoRA", lora=trained[1], prefix=prefix)
+    course.add("SaveLoRA" if bench.host.generation == "newer" else "SaveLoRANode", lora=trained[1], prefix=prefix)
     graph = course.add("LossGraphNode", loss=trained[2], filename_prefix="loss")
     videos = [course.host_sampler(model=model, positive=positive)[0] for model in (applied, loaded, course.model)]
     for number, video in enumerate(videos):

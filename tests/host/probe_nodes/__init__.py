@@ -251,7 +251,7 @@ class ProbeLatentOf:
 
 
 class HalfLoaded(comfy.model_patcher.ModelPatcher):
-    """Loads half of its weights at most, as the host makes it do when a device has no room for more.
+    """Loads about half of its weights, as the host makes it do when a device has no room for more.
 
     Writes, each time it is loaded, which share is, and how many of its layers are not.
     """
@@ -271,7 +271,6 @@ class HalfLoaded(comfy.model_patcher.ModelPatcher):
 class ProbeHalfLoaded:
     """A MODEL, CLIP or VAE of which only half fits."""
 
-    RETURN_TYPES = ("*",)
     FUNCTION = "apply"
     CATEGORY = "tests"
 
@@ -294,6 +293,24 @@ class ProbeHalfLoaded:
         holder = copy.copy(whole)
         holder.patcher = patcher
         return (holder,)
+
+
+class ProbeHalfMODEL(ProbeHalfLoaded):
+    """A MODEL; the older host lets only outputs of the named type into an input."""
+
+    RETURN_TYPES = ("MODEL",)
+
+
+class ProbeHalfCLIP(ProbeHalfLoaded):
+    """A CLIP."""
+
+    RETURN_TYPES = ("CLIP",)
+
+
+class ProbeHalfVAE(ProbeHalfLoaded):
+    """A VAE."""
+
+    RETURN_TYPES = ("VAE",)
 
 
 class ProbeTensor:
@@ -459,7 +476,9 @@ PROBES = [
     ProbeDeafLayers,
     ProbeLatent,
     ProbeLatentOf,
-    ProbeHalfLoaded,
+    ProbeHalfMODEL,
+    ProbeHalfCLIP,
+    ProbeHalfVAE,
     ProbeSmallModel,
     ProbeControlNet,
 ]
