@@ -1,6 +1,7 @@
 # make demo   learn a subject on the small demo model and see it move
 # make test   all tests
 # make check  lint, format and types
+# make bench  measure time and memory, into benchmarks/RESULTS.md
 # make clean  remove what make made; videos in output/ stay
 #
 # Each of them sets up .venv first where that is missing. Options go into ARGS: make test ARGS="-k cli"
@@ -17,7 +18,7 @@ PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check bench clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -30,6 +31,10 @@ demo: $(READY)
 # two processes: each starts one host; one process, as for --pdb or -s: make test ARGS="-n 0 --pdb"
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
+
+# one thread by itself: python -m benchmarks has an option for more
+bench: $(READY)
+	@$(RUN) -m benchmarks $(ARGS)
 
 check: $(READY)
 	@$(RUN) -m ruff check

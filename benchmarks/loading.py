@@ -1,16 +1,12 @@
 """Time and memory of loading VideoCrafter2's 7.4 GB, against reading the file once from disk.
 
-    python -m benchmarks.loading [--folder /tmp] [--rounds 2]
-
 Random weights of that size are written into the folder and removed again. Before each reading the file is dropped from
 the system's cache. Linux only. Each load runs in a process of its own; its peak is counted above what its imports took.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,11 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from .full_size import write_full_size
+from .results import Row, Section, at_most
+from .setup import Setup
 
 CHUNK = 2**24
+MOST_TIME, MOST_MEMORY = 1.5, 1.3
 LOAD = """
 import sys, time, torch
 torch.set_num_threads(1)
@@ -44,25 +41,30 @@ print(seconds, memory("VmHWM") - before, weights)
 """
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", help="where 7.4 GB fit (default: the system's temporary folder)")
-    parser.add_argument("--rounds", type=int, default=2)
-    options = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, medians of {options.rounds} rounds"
-    )
-    print(f"{'file':12} {'dtype':9} {'load':>8} {'read once':>10} {'ratio':>6} {'peak / weights':>15}")
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+def measure(setup: Setup) -> Section:
+    """Reading and loading in turns, for both kinds of file and all types."""
+    how = "A full-size file (7.4 GB float32) loaded by a new process over reading it once; both from the disk."
+    if not setup.full:
+        return Section("loading", "Loading", how, [Row("all", "**not measured**: needs --full and 7.4 GB of disk")])
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(dir=setup.folder) as folder:
         for suffix in (".ckpt", ".safetensors"):
             path = write_full_size(Path(folder) / f"model{suffix}")
             for dtype in ("float16", "bfloat16", "float32"):
-                pairs = [(read_once(path), *load(path, dtype)) for _ in range(options.rounds)]
-                reading, loading, peak, weights = (statistics.median(values) for values in zip(*pairs, strict=True))
-                ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
-                print(f"{suffix:12} {dtype:9} {loading:7.1f}s {reading:9.1f}s {ratio:6.2f} {peak / weights:15.2f}")
+                rows += _rows(path, dtype, setup.rounds)
             path.unlink()
+    return Section("loading", "Loading", how, rows)
+
+
+def _rows(path: Path, dtype: str, rounds: int) -> list[Row]:
+    pairs = [(read_once(path), *load(path, dtype)) for _ in range(rounds)]
+    reading, loading, peak, weights = (statistics.median(values) for values in zip(*pairs, strict=True))
+    ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
+    what = f"{path.suffix} to {dtype}"
+    return [
+        at_most(f"{what}: load / read once", ratio, MOST_TIME, f"{ratio:.2f} ({loading:.1f} s / {reading:.1f} s)"),
+        at_most(f"{what}: peak / weights", peak / weights, MOST_MEMORY, f"{peak / weights:.2f}"),
+    ]
 
 
 def load(path: Path, dtype: str) -> tuple[float, float, float]:
@@ -88,7 +90,3 @@ def drop_from_cache(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-if __name__ == "__main__":
-    main()

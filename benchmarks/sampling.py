@@ -1,7 +1,5 @@
 """A whole guided sampling run against its bare forward passes: nothing can be faster with this network.
 
-    python -m benchmarks.sampling [--base model.ckpt] [--steps 20] [--rounds 5]
-
 - *bare*: ``unet(x)`` with the prompt and without it in one batch, once for each step, and nothing else;
 - *base*: `generate` without a subject: text, noise, guidance, DDIM;
 - *constant*, *dynamic*: the same with a subject of rank 4 on all targets, at one strength and at two.
@@ -9,14 +7,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 import torch
 
-from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.demo import demo_checkpoint
 from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate, resolve
@@ -24,38 +19,29 @@ from customcrafter_core.subject.prompts import encode_prompts
 from customcrafter_core.subject.subject import LoRAFactors, Subject
 from customcrafter_core.subject.targets import lora_targets
 
-from .timing import machine, time_in_turns
+from .results import Row, Section, at_most
+from .setup import Setup, model_for
+from .timing import time_in_turns
 
-RANK = 4
+RANK, STEPS = 4, 20
+MOST_OF_BARE = 1.02
+SECONDS_A_VIDEO = 3.2  # 50 steps with guidance, 16 frames of 512x320, bf16, on an H200: half of its peak
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default=demo_checkpoint(), help="a checkpoint (default: the demo model)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--width", type=int, default=0)
-    parser.add_argument("--height", type=int, default=0)
-    parser.add_argument("--frames", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU; more than one hurts a small model")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
-    model = load_videocrafter2(options.base, dtype=dtype, device=options.device)
-    settings = resolve(
-        model,
-        VideoSettings(
-            "a <new1> cup", width=options.width, height=options.height, frames=options.frames, steps=options.steps,
-            guidance=GuidanceBatch.TOGETHER,
-        ),
-    )  # fmt: skip
-    timings = time_in_turns(ways_to_sample(model, settings), options.rounds, model.device)
-    print(machine(model.device))
-    print(f"{settings.frames} frames of {settings.width}x{settings.height}, {settings.steps} steps, {model.dtype}")
-    for name in timings:
-        print(f"{name:9} {timings.median(name):8.3f} s   {timings.ratio(name, 'bare'):.3f} of bare")
+def measure(setup: Setup) -> Section:
+    """Time of whole runs over that of their forward passes."""
+    model = model_for(setup)
+    steps = setup.steps(50 if setup.full else STEPS)
+    settings = resolve(model, VideoSettings("a <new1> cup", steps=steps, guidance=GuidanceBatch.TOGETHER))
+    timings = time_in_turns(ways_to_sample(model, settings), setup.rounds, model.device)
+    size = f"{settings.frames} frames of {settings.width}x{settings.height}, {settings.steps} steps, {model.dtype}"
+    how = f"Whole runs over the bare forward passes of both sides of guidance: {'full size' if setup.full else 'demo model'}, {size}."
+    rows = [at_most("base model", timings.ratio("base", "bare"), MOST_OF_BARE, timings.both("base", "bare"))]
+    rows += [Row(f"with a subject, {name}", timings.both(name, "bare")) for name in ("constant", "dynamic")]
+    if setup.full:
+        rows.append(at_most("seconds a video (wanted on an H200)", timings.median("dynamic"), SECONDS_A_VIDEO))
+    medians = ", ".join(f"{name} {timings.median(name):.3f} s" for name in timings)
+    return Section("sampling", "Sampling in the core", how, rows, [f"Medians: {medians}."])
 
 
 def ways_to_sample(model: VideoCrafter2, settings: VideoSettings) -> dict[str, Callable[[], object]]:
@@ -63,7 +49,7 @@ def ways_to_sample(model: VideoCrafter2, settings: VideoSettings) -> dict[str, C
     subject = random_subject(model)
     shape = model.latent_shape(settings.width, settings.height, settings.frames, 2)
     x = torch.randn(shape).to(model.device, model.dtype)
-    text = encode_prompts(model, [settings.prompt, ""], [subject]).detach()
+    text = encode_prompts(model, [settings.prompt, ""], [subject]).detach().to(model.device, model.dtype)
     timestep = torch.full((2,), 500, device=model.device)
     fps = torch.full((2,), settings.fps, device=model.device)
 
@@ -80,14 +66,11 @@ def ways_to_sample(model: VideoCrafter2, settings: VideoSettings) -> dict[str, C
     }
 
 
-def random_subject(model: VideoCrafter2) -> Subject:
+def random_subject(model: VideoCrafter2, rank: int = RANK, placeholder: str = "<new1>") -> Subject:
     """A subject that changes all targets."""
     factors = {
-        name: LoRAFactors(0.01 * torch.randn(RANK, layer.in_features), 0.01 * torch.randn(layer.out_features, RANK))
+        name: LoRAFactors(0.01 * torch.randn(rank, layer.in_features), 0.01 * torch.randn(layer.out_features, rank))
         for name, layer in lora_targets(model.unet).items()
     }
-    return Subject(factors, torch.randn(1, model.geometry.text.width), class_word="cup", base=model.fingerprint)
-
-
-if __name__ == "__main__":
-    main()
+    embedding = torch.randn(1, model.geometry.text.width)
+    return Subject(factors, embedding, placeholder, class_word="cup", base=model.fingerprint)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
 import torch
+
+from customcrafter_core.training.memory import LiveBytes
 
 
 class Timings(dict[str, list[float]]):
@@ -21,6 +22,11 @@ class Timings(dict[str, list[float]]):
         """Median over rounds of how many times as long one way takes as another."""
         return statistics.median(a / b for a, b in zip(self[name], self[to], strict=True))
 
+    def both(self, name: str, to: str) -> str:
+        """The ratio, and the range of its rounds."""
+        ratios = sorted(a / b for a, b in zip(self[name], self[to], strict=True))
+        return f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+
 
 def time_in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> Timings:
     """Run all ways once to warm up, then ``rounds`` times in turns."""
@@ -29,22 +35,35 @@ def time_in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, device:
         way()
     for _ in range(rounds):
         for name, way in ways.items():
-            seconds[name].append(_timed(way, device))
+            seconds[name].append(seconds_of(way, device))
     return seconds
 
 
-def _timed(way: Callable[[], object], device: torch.device) -> float:
-    """Seconds that something takes, work still queued on a GPU included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def seconds_of(way: Callable[[], object], device: torch.device) -> float:
+    """Seconds that something takes.
+
+    On a GPU by the clock on the wall, work still queued included. On a CPU the processor time of this process, which
+    other programs on the machine change far less; with one thread it is the time on the wall of an idle machine.
+    """
+    if device.type != "cuda":
+        started = time.process_time()
+        way()
+        return time.process_time() - started
+    torch.cuda.synchronize(device)
     started = time.perf_counter()
     way()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    torch.cuda.synchronize(device)
     return time.perf_counter() - started
 
 
-def machine(device: torch.device) -> str:
-    """What the figures were measured on, in a line."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
-    return f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+def peak_bytes(way: Callable[[], object], device: torch.device) -> int:
+    """Most bytes that are alive at once in tensors that something makes; what was there before is not counted."""
+    if device.type != "cuda":
+        with LiveBytes() as live:
+            way()
+        return live.peak
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    way()
+    return torch.cuda.max_memory_allocated(device) - before

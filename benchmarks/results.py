@@ -1,0 +1,104 @@
+"""What was measured, kept section by section in ``results.json`` and shown in ``RESULTS.md``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FOLDER = Path(__file__).parent
+TRIED = FOLDER / "tried.md"
+INTRODUCTION = """# Measured
+
+Made by `python -m benchmarks`; do not edit. Each figure is a ratio within one run: the things compared take turns, and
+the median over the rounds is shown, with the smallest and the largest round in brackets. On a CPU "time" is processor
+time on one thread, which other programs on the machine change least. Sections are measured one by one and say where.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: what it is, what came out, what was wanted."""
+
+    what: str
+    measured: str
+    target: str = ""
+    met: bool | None = None
+    """None: there is no target, or it could not be measured here."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Figures that belong together."""
+
+    name: str
+    title: str
+    how: str
+    """What was compared and how."""
+    rows: Sequence[Row]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def at_most(what: str, value: float, limit: float, shown: str = "") -> Row:
+    """A figure that should not be larger."""
+    return Row(what, shown or f"{value:.3f}", f"at most {limit:g}", value <= limit)
+
+
+def at_least(what: str, value: float, limit: float, shown: str = "") -> Row:
+    """A figure that should not be smaller."""
+    return Row(what, shown or f"{value:.3f}", f"at least {limit:g}", value >= limit)
+
+
+def machine(device: torch.device) -> str:
+    """What is measured on, and the versions that count, in a line."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    threads = f"{os.cpu_count()} cores of which {torch.get_num_threads()} used"
+    return f"{_processor()}, {threads}, {gpu}; Python {platform.python_version()}, {versions}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def record(section: Section, command: str, device: torch.device, folder: Path = FOLDER) -> None:
+    """Put a section in the place of its earlier one and write ``RESULTS.md`` again."""
+    path = folder / "results.json"
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    today = datetime.now(timezone.utc).date().isoformat()
+    kept[section.name] = {**asdict(section), "command": command, "machine": machine(device), "date": today}
+    path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    (folder / "RESULTS.md").write_text(page(kept))
+
+
+def page(kept: dict[str, Any]) -> str:
+    """``RESULTS.md``: all sections, then what was tried and did not pay."""
+    return "\n".join([INTRODUCTION, *map(_shown, kept.values()), TRIED.read_text()])
+
+
+def _shown(kept: dict[str, Any]) -> str:
+    lines = [f"## {kept['title']}", "", kept["how"], "", f"`{kept['command']}`, {kept['date']}: {kept['machine']}"]
+    lines += ["", "| | measured | wanted | |", "|---|---|---|---|"]
+    marks = {True: "met", False: "**missed**", None: ""}
+    lines += [f"| {row['what']} | {row['measured']} | {row['target']} | {marks[row['met']]} |" for row in kept["rows"]]
+    return "\n".join([*lines, *(f"\n{note}" for note in kept["notes"]), ""])
+
+
+def table(section: Section) -> str:
+    """A section for the terminal."""
+    marks = {True: "met", False: "MISSED", None: ""}
+    width = max((len(row.what) for row in section.rows), default=0)
+    lines = [section.title, *(f"  {r.what:{width}}  {r.measured}  {r.target}  {marks[r.met]}" for r in section.rows)]
+    return "\n".join([*lines, *section.notes])

@@ -1,0 +1,125 @@
+"""The machine's share of a benchmark: device, type, threads, geometry, and a model with random weights of that size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import UNet3DConditionModel
+from torch import nn
+
+from customcrafter_core.base_model.fingerprint import fingerprint
+from customcrafter_core.base_model.geometry import Defaults, HiddenSizes, UNetGeometry
+from customcrafter_core.base_model.loading import load_videocrafter2
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.networks import build_networks, build_unet, restore_buffers
+from customcrafter_core.demo import demo_checkpoint
+from customcrafter_core.diffusion.schedule import NoiseSchedule
+
+from .full_size import GEOMETRY, SCALE
+
+GEOMETRIES = {
+    "full": GEOMETRY.unet,
+    "small": replace(GEOMETRY.unet, channels=(80, 160, 320, 320), context_dim=256, head_dim=16, norm_groups=16),
+    "quick": replace(GEOMETRY.unet, channels=(32, 64, 64, 64), context_dim=32, head_dim=16, norm_groups=16),
+}
+LATENTS = {"full": (16, 40, 64), "small": (16, 16, 32), "quick": (4, 8, 8)}
+"""Frames, height and width; multiples of 8, as the original asks."""
+NAMES = {"full": "VideoCrafter2's widths", "small": "a quarter of VideoCrafter2's widths", "quick": "a toy's widths"}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how large to measure."""
+
+    device: torch.device
+    scale: str
+    """full: VideoCrafter2's size; small: a quarter of its widths and the demo model; quick: only whether it runs."""
+    rounds: int
+    videocrafter: Path | None = None
+    """A checkout of the original."""
+    folder: Path | None = None
+    """Where large files may lie for a while; None: the system's temporary folder."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights: half on a GPU."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    @property
+    def full(self) -> bool:
+        """Whether at VideoCrafter2's size."""
+        return self.scale == "full"
+
+    @property
+    def geometry(self) -> UNetGeometry:
+        """Of the UNet."""
+        return GEOMETRIES[self.scale]
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """Frames, height and width."""
+        return LATENTS[self.scale]
+
+    @property
+    def size(self) -> str:
+        """In words."""
+        t, h, w = self.latent
+        return f"{NAMES[self.scale]}, latent {t}x{h}x{w}, {str(self.dtype).removeprefix('torch.')}"
+
+    def steps(self, count: int) -> int:
+        """How many steps to sample: as many, or two if only to see whether it runs."""
+        return min(count, 2) if self.scale == "quick" else count
+
+
+def random_unet(setup: Setup) -> UNet3DConditionModel:
+    """The UNet of the setup's geometry with random weights, which no layer leaves without effect."""
+    with torch.device("meta"):
+        unet = build_unet(setup.geometry)
+    nn.Module.to(unet, setup.dtype)  # diffusers' own `to` warns about an empty list
+    unet.to_empty(device=setup.device).eval().requires_grad_(False)
+    fill(unet)
+    return unet
+
+
+def fill(network: nn.Module) -> None:
+    """Random weights: small ones, and norms near 1."""
+    generator = torch.Generator(next(network.parameters()).device).manual_seed(0)
+    for name, parameter in network.named_parameters():
+        scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else SCALE
+        parameter.data.normal_(0, scale, generator=generator)
+        if parameter.ndim == 1 and name.endswith("weight"):
+            parameter.data.add_(1)
+
+
+def model_for(setup: Setup) -> VideoCrafter2:
+    """A whole model: with random weights at full size, else the demo model."""
+    if not setup.full:
+        return load_videocrafter2(demo_checkpoint(), dtype=setup.dtype, device=setup.device)
+    with torch.device("meta"):
+        networks = build_networks(GEOMETRY)
+    for network in (networks.unet, networks.text_encoder, networks.vae):
+        nn.Module.to(network, setup.dtype)
+        network.to_empty(device=setup.device).eval().requires_grad_(False)
+        fill(network)
+    restore_buffers(networks.text_encoder)
+    networks.text_encoder.to(setup.device)
+    return VideoCrafter2(
+        networks.unet, networks.text_encoder, networks.vae, GEOMETRY, HiddenSizes(), Defaults(),
+        NoiseSchedule.videocrafter2(), fingerprint(networks.unet),
+    )  # fmt: skip
+
+
+def hollow_full_size() -> VideoCrafter2:
+    """VideoCrafter2's sizes in bfloat16 without weights, to count on; only the text encoder has memory, never filled."""
+    with torch.device("meta"):
+        networks = build_networks(GEOMETRY)
+    for network in (networks.unet, networks.text_encoder, networks.vae):
+        nn.Module.to(network, torch.bfloat16).requires_grad_(False)
+    networks.text_encoder.to_empty(device="cpu")
+    restore_buffers(networks.text_encoder)
+    return VideoCrafter2(
+        networks.unet, networks.text_encoder, networks.vae, GEOMETRY, HiddenSizes(), Defaults(),
+        NoiseSchedule.videocrafter2(), fingerprint="",
+    )  # fmt: skip

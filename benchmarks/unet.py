@@ -1,0 +1,120 @@
+"""The UNet against the original modules on the same weights, in one run.
+
+The original comes from a checkout given by ``--videocrafter``. Nothing of it is part of this project.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet3DConditionModel
+from torch import nn
+
+from customcrafter_core.base_model.geometry import UNetGeometry
+from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
+
+from .results import Row, Section, at_least, at_most
+from .setup import Setup, random_unet
+from .timing import peak_bytes, time_in_turns
+
+LEAST_FASTER, MOST_MEMORY, SAME = 1.5, 1 / 3, 1e-5
+TOKENS, FPS = 77, 28
+UNUSED = ("cv2",)  # imported by the original's helpers, used by nothing that is measured
+
+
+def measure(setup: Setup) -> Section:
+    """Time and memory of one forward pass, ours and the original's in turns; the original's weights are our tensors."""
+    unet = random_unet(setup)
+    inputs = inputs_for(setup)
+    how = f"One forward pass of one video ({setup.size}), the same weights in both; memory is of activations."
+    with torch.inference_mode():
+        ours = ours_with(unet, inputs)
+        if setup.videocrafter is None:
+            took, peak = time_in_turns({"ours": ours}, setup.rounds, setup.device), peak_bytes(ours, setup.device)
+            missing = "**not measured**: no checkout of the original given (--videocrafter PATH)"
+            rows = [Row("original / ours, time", missing), Row("ours / original, activations", missing)]
+            return Section("unet", "UNet", how, [*rows, Row("ours", f"{took.median('ours'):.2f} s, {_mb(peak)}")])
+        with original(setup.videocrafter, unet, setup.geometry) as theirs:
+            x, timestep, text, fps = inputs
+            ways = {"ours": ours, "original": lambda: theirs(x, timestep, context=text, fps=fps)}
+            distance = _distance(ours(), ways["original"]())
+            timings = time_in_turns(ways, setup.rounds, setup.device)
+            peaks = {name: peak_bytes(way, setup.device) for name, way in ways.items()}
+    shown = ", ".join(f"{name} {timings.median(name):.2f} s and {_mb(peaks[name])}" for name in ways)
+    share = peaks["ours"] / peaks["original"]
+    faster = timings.ratio("original", "ours")
+    rows = [
+        at_least("original / ours, time", faster, LEAST_FASTER, timings.both("original", "ours")),
+        at_most("ours / original, activations", share, MOST_MEMORY),
+        Row("relative distance of the results", f"{distance:.1e}", *_same(setup, distance)),
+    ]
+    return Section("unet", "UNet", how, rows, [f"Medians: {shown}."])
+
+
+def _same(setup: Setup, distance: float) -> tuple[str, bool | None]:
+    """Half precision rounds otherwise in every layer; float32 has to agree."""
+    return (f"at most {SAME:g}", distance <= SAME) if setup.dtype == torch.float32 else ("", None)
+
+
+def inputs_for(setup: Setup) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latent, timestep, text and frame rate of one video."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, setup.geometry.in_channels, *setup.latent, generator=generator)
+    text = torch.randn(1, TOKENS, setup.geometry.context_dim, generator=generator)
+    numbers = (torch.tensor([500], device=setup.device), torch.tensor([FPS], device=setup.device))
+    return x.to(setup.device, setup.dtype), numbers[0], text.to(setup.device, setup.dtype), numbers[1]
+
+
+def ours_with(unet: UNet3DConditionModel, inputs: tuple[torch.Tensor, ...]) -> Callable[[], torch.Tensor]:
+    """One forward pass."""
+    x, timestep, text, fps = inputs
+    return lambda: unet(x, timestep, text, timestep_cond=fps, return_dict=False)[0]
+
+
+@contextmanager
+def original(checkout: Path, unet: UNet3DConditionModel, geometry: UNetGeometry) -> Iterator[nn.Module]:
+    """The original's UNet on the very weights of ours, while the context lasts."""
+    standing_in = [name for name in UNUSED if importlib.util.find_spec(name) is None]
+    sys.modules.update({name: types.ModuleType(name) for name in standing_in})
+    sys.path.insert(0, str(checkout.resolve()))
+    try:
+        kind: Any = importlib.import_module("lvdm.modules.networks.openaimodel3d").UNetModel
+        first = geometry.channels[0]
+        with torch.device("meta"):
+            network = kind(
+                in_channels=geometry.in_channels, out_channels=geometry.out_channels, model_channels=first,
+                attention_resolutions=[2**i for i, attends in enumerate(geometry.attends) if attends],
+                num_res_blocks=geometry.blocks_per_level, channel_mult=[c // first for c in geometry.channels],
+                num_head_channels=geometry.head_dim, context_dim=geometry.context_dim, use_linear=True,
+                use_checkpoint=False, temporal_conv=True, use_relative_position=False, temporal_length=16,
+                addition_attention=True, fps_cond=True,
+            )  # fmt: skip
+        shapes, backwards = network.state_dict(), reverse(unet_table(geometry))
+        state = {str(rename(name, backwards)): value for name, value in unet.state_dict().items()}
+        state = {name: value.reshape(shapes[name].shape) for name, value in state.items()}
+        network.load_state_dict(state, assign=True)
+        network.dtype = unet.dtype
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield network.eval()
+    finally:
+        sys.path.remove(str(checkout.resolve()))
+        for name in [name for name in sys.modules if name.split(".")[0] in ("lvdm", *standing_in)]:
+            del sys.modules[name]
+
+
+def _distance(result: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((result.double() - expected.double()).norm() / expected.double().norm())
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

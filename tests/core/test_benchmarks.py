@@ -1,0 +1,77 @@
+"""The benchmarks run and write down what they measured; how fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import growth, results
+from benchmarks.__main__ import SECTIONS, main
+from benchmarks.results import Row, Section, at_least, at_most, record
+
+QUICK = ["sampling", "strength", "unet", "training", "loading"]
+NEEDS_A_HOST = {"host", "start"}
+
+
+def test_all_that_needs_no_host_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*QUICK, "--quick", "--results", str(tmp_path)])
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert list(kept) == QUICK and set(QUICK) | NEEDS_A_HOST | {"growth"} == set(SECTIONS)
+    page, printed = (tmp_path / "RESULTS.md").read_text(), capsys.readouterr().out
+    for name, section in kept.items():
+        assert section["rows"], name
+        assert f"## {section['title']}" in page and section["title"] in printed
+        assert f"python -m benchmarks {name} " in page
+    assert "no checkout of the original given" in page and "no checkout of the original given" in printed
+    assert "needs --full" in page
+
+
+def test_growth_has_a_table_and_a_picture(tmp_path: Path) -> None:
+    from benchmarks.setup import Setup
+
+    section = growth.measure(Setup(torch.device("cpu"), "quick", 1), tmp_path / "growth.png")
+    assert {row.what.split(":")[0] for row in section.rows} == {"frames", "positions", "rank", "subjects", "steps"}
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_section_measured_again_takes_the_place_of_the_last(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    for name, value in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
+        rows = [at_most("figure", value, 2.5), at_least("other", value, 2.5), Row("plain", "7")]
+        record(Section(name, f"Section {name}", "how", rows), f"command {name}", device, tmp_path)
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page.count("## Section a") == page.count("## Section b") == 1
+    assert "| figure | 3.000 | at most 2.5 | **missed** |" in page
+    assert "| other | 3.000 | at least 2.5 | met |" in page and "| plain | 7 |  |  |" in page
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["unet", "--videocrafter", "."]])
+def test_wrong_arguments_are_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "there are sampling" in (told := capsys.readouterr().err) or "has no folder lvdm" in told
+
+
+def test_the_page_is_what_the_figures_say(tmp_path: Path) -> None:
+    """Nobody edited RESULTS.md by hand."""
+    kept = json.loads((results.FOLDER / "results.json").read_text())
+    page = (results.FOLDER / "RESULTS.md").read_text()
+    assert page == results.page(kept)
+    assert "/tmp" not in page and "/root" not in page and "/work" not in page
+
+
+def test_a_stand_in_for_the_original_leaves_nothing_behind(tmp_path: Path) -> None:
+    from benchmarks.setup import Setup, random_unet
+    from benchmarks.unet import original
+
+    setup = Setup(torch.device("cpu"), "quick", 1)
+    before, path = set(sys.modules), list(sys.path)
+    with pytest.raises(ModuleNotFoundError), original(tmp_path, random_unet(setup), setup.geometry):
+        pass
+    assert isinstance(sys, types.ModuleType) and sys.path == path
+    assert ("lvdm" not in sys.modules and "cv2" in before) or "cv2" not in sys.modules
