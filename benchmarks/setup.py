@@ -21,12 +21,12 @@ from .full_size import GEOMETRY, SCALE
 
 GEOMETRIES = {
     "full": GEOMETRY.unet,
-    "small": replace(GEOMETRY.unet, channels=(80, 160, 320, 320), context_dim=256, head_dim=16, norm_groups=16),
-    "quick": replace(GEOMETRY.unet, channels=(32, 64, 64, 64), context_dim=32, head_dim=16, norm_groups=16),
+    "small": replace(GEOMETRY.unet, channels=(96, 192, 384, 384), context_dim=256, head_dim=32),
+    "quick": replace(GEOMETRY.unet, channels=(32, 64, 64, 64), context_dim=32, head_dim=16),
 }
 LATENTS = {"full": (16, 40, 64), "small": (16, 16, 32), "quick": (4, 8, 8)}
 """Frames, height and width; multiples of 8, as the original asks."""
-NAMES = {"full": "VideoCrafter2's widths", "small": "a quarter of VideoCrafter2's widths", "quick": "a toy's widths"}
+NAMES = {"full": "VideoCrafter2's widths", "small": "three tenths of VideoCrafter2's widths", "quick": "a toy's widths"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Setup:
 
     device: torch.device
     scale: str
-    """full: VideoCrafter2's size; small: a quarter of its widths and the demo model; quick: only whether it runs."""
+    """full: VideoCrafter2's size; small: three tenths of its widths and the demo model; quick: only whether it runs."""
     rounds: int
     videocrafter: Path | None = None
     """A checkout of the original."""

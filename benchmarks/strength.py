@@ -97,13 +97,12 @@ def calls_of_targets(setup: Setup) -> tuple[list[Call], float]:
 
     for layer in lora_targets(unet).values():
         layer.register_forward_pre_hook(note)
-    slices = video_layers.SLICE_BYTES
-    slices["meta"] = slices[setup.device.type]
-    try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counted:
-            ours_with(unet, inputs_for(replace(setup, device=torch.device("meta"))))()
-    finally:
-        del slices["meta"]
+    with (
+        video_layers.slices_as_on(setup.device),
+        torch.inference_mode(),
+        FlopCounterMode(display=False) as counted,
+    ):
+        ours_with(unet, inputs_for(replace(setup, device=torch.device("meta"))))()
     calls = [Call(*key, times) for key, times in seen.items()]
     operations = sum(2 * call.rows * call.inputs * call.outputs * call.times for call in calls)
     return calls, operations / counted.get_total_flops()

@@ -6,7 +6,8 @@ within frames or along time, then reads them as they lie, and convolutions need 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,16 @@ from torch import nn
 SLICE_BYTES = {"cpu": 2**25, "cuda": 2**29}
 WIDEST = 8
 SHORTEST_SLICE = 2048  # positions; with fewer, fetching the weights costs more than slicing saves
+
+
+@contextmanager
+def slices_as_on(device: torch.device) -> Iterator[None]:
+    """Let tensors without content, on the meta device, be sliced as on another one: to count what it would do."""
+    SLICE_BYTES["meta"] = _slice_bytes(device)
+    try:
+        yield
+    finally:
+        del SLICE_BYTES["meta"]
 
 
 def use_video_layers(unet: UNet3DConditionModel) -> None:
@@ -117,7 +128,7 @@ def _in_slices(some: Callable[[slice], torch.Tensor], x: torch.Tensor, positions
         positions: in a row.
     """
     position = WIDEST * x.shape[-1] * x.element_size()
-    fitting = SLICE_BYTES.get(x.device.type, SLICE_BYTES["cuda"]) // position
+    fitting = _slice_bytes(x.device) // position
     rows = max(fitting, SHORTEST_SLICE) // positions or 1
     if torch.is_grad_enabled() or rows >= len(x):
         return some(slice(None))
@@ -126,3 +137,7 @@ def _in_slices(some: Callable[[slice], torch.Tensor], x: torch.Tensor, positions
         part = slice(start, start + rows)
         out[part] = some(part)
     return out
+
+
+def _slice_bytes(device: torch.device) -> int:
+    return SLICE_BYTES.get(device.type, SLICE_BYTES["cuda"])
