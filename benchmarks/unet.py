@@ -60,8 +60,8 @@ def measure(setup: Setup) -> Section:
     full_share = counted["ours"] / counted["original"]
     faster = timings.ratio("original", "ours")
     rows = [
-        at_least("original / ours, time", faster, LEAST_FASTER, timings.both("original", "ours")),
-        at_most("ours / original, activations", share, MOST_MEMORY, f"{share:.3f}"),
+        _only_full(setup, at_least("original / ours, time", faster, LEAST_FASTER, timings.both("original", "ours"))),
+        _only_full(setup, at_most("ours / original, activations", share, MOST_MEMORY)),
         at_most("the same at full size, 16x40x64 (counted)", full_share, MOST_MEMORY, f"{full_share:.3f} ({both})"),
         Row("relative distance of the results", f"{distance:.1e}", *_same(setup, distance)),
     ]
@@ -86,6 +86,11 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
         with original(checkout, unet, hollow.geometry) as network, LiveBytes([*known, *network.buffers()]) as theirs:
             network(x, timestep, context=text, fps=fps)
     return {"ours": ours.peak, "original": theirs.peak}
+
+
+def _only_full(setup: Setup, row: Row) -> Row:
+    """The row; below full size its target does not count, for what it is about grows with the video."""
+    return row if setup.full else replace(row, target=f"at full size {row.target}", met=None)
 
 
 def _same(setup: Setup, distance: float) -> tuple[str, bool | None]:
