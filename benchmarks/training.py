@@ -63,7 +63,9 @@ def measure(setup: Setup) -> Section:
     ]
     medians = ", ".join(f"{name} {timings.median(name):.3f} s" for name in timings)
     expected = estimate.learned + estimate.activations
-    memory = f"At its peak training adds {peak.added / 1e6:.0f} MB to the loaded model; estimated {expected / 1e6:.0f} MB."
+    memory = (
+        f"At its peak training adds {peak.added / 1e6:.0f} MB to the loaded model; estimated {expected / 1e6:.0f} MB."
+    )
     return Section("training", "Training", how, rows, [f"Medians: {medians}.", memory])
 
 
