@@ -45,7 +45,8 @@ def write_page(rows: Sequence[Row], folder: Path, *, sheets: Path) -> Path:
     videos = [row for row in rows if "motion" in row and row["variant"] != COMMITMENT]
     ways, curve = group(videos), commitment_curve(rows)
     stated, pairs = claims(ways), paired(ways)
-    pictures = [write_pareto(folder / PARETO, ways), write_curve(folder / CURVE, curve)]
+    pictures = [write_pareto(folder / PARETO, ways)]
+    pictures += [write_curve(folder / CURVE, curve)] if curve else []
     pictures += write_sheets(sheets, folder, videos)
     lines = [*claim_lines(stated), *way_lines(ways), *pair_lines(pairs), *curve_lines(curve), "## Pictures", ""]
     text = HEAD + "\n".join(lines) + "\n" + "\n".join(f"![{path.stem}]({path.name})\n" for path in pictures)
@@ -79,12 +80,19 @@ def claim_lines(stated: Sequence[Claim]) -> list[str]:
 
 def way_lines(ways: Ways) -> list[str]:
     """The means as a table."""
-    lines = ["## All ways", "", "| training | strength | videos | " + " | ".join(MEASURES) + " |"]
+    lines = ["## All ways", "", _counts(ways), "", "| training | strength | videos | " + " | ".join(MEASURES) + " |"]
     lines += ["|---" * (3 + len(MEASURES)) + "|"]
     for (variant, way), part in ways.items():
         cells = [shown(interval(part, measure)) for measure in MEASURES]
         lines.append(f"| {variant} | {way} | {len(part)} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _counts(ways: Ways) -> str:
+    """How many subjects and trainings the rows are of."""
+    learned = [row for (_, way), part in ways.items() if way != BASE for row in part]
+    subjects, seeds = ({row[name] for row in learned} for name in ("subject", "seed"))
+    return f"{len(subjects)} subjects ({', '.join(sorted(subjects))}), training seeds {sorted(seeds)}."
 
 
 def pair_lines(pairs: Mapping[str, Mapping[str, Interval]]) -> list[str]:
@@ -96,6 +104,8 @@ def pair_lines(pairs: Mapping[str, Mapping[str, Interval]]) -> list[str]:
 
 def curve_lines(curve: Sequence[Mapping[str, Any]]) -> list[str]:
     """The commitment curve as a table."""
+    if not curve:
+        return []
     lines = ["## When the motion is decided", ""]
     lines += ["The base model's prompt is switched to the opposite motion after K of 50 steps.", ""]
     lines += ["| K | moves as first asked | moves as asked later |", "|---|---|---|"]

@@ -135,7 +135,7 @@ def _scene() -> tuple[Graph, dict[str, Any]]:
     loaded = graph.add("CustomCrafterLoadVideoCrafter2", checkpoint="customcrafter_demo", dtype="default")
     subject = graph.add("CustomCrafterLoadSubject", subject=SUBJECT)[0]
     clip = graph.add("CustomCrafterTeachToken", clip=loaded[1], subject=subject)[0]
-    positive = graph.add("CLIPTextEncode", clip=clip, text="a <new1> square moves left")[0]
+    positive = graph.add("CLIPTextEncode", clip=clip, text="a <new1> toy moving left on a gray background")[0]
     negative = graph.add("CLIPTextEncode", clip=clip, text="")[0]
     size = {"width": 64, "height": 64, "frames": 16, "batch_size": 1}
     latent = graph.add("CustomCrafterEmptyVideoLatent", **size, model=loaded[0])[0]

@@ -27,7 +27,7 @@ SUBJECT = world.HELD_OUT["square-orange"]
 PRIOR_IMAGES = 12
 CONSTANT = 0.8
 DYNAMIC = TwoPhase(k=10)
-"""The paper's strengths. Motion is decided later here than its K of 5 (benchmarks/demo_world.md)."""
+"""The paper's strengths; K is larger, because motion is decided later on so small a model (benchmarks/demo_motion.py)."""
 
 
 @dataclass(frozen=True)

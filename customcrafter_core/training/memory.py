@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..base_model.geometry import PROMPT_LENGTH
 from ..base_model.model import FRAMES_AT_ONCE, VideoCrafter2
 from ..base_model.text import encode_ids
+from ..base_model.video_layers import slices_as_on
 from ..diffusion.guidance import GuidanceBatch, GuidedUNet
 from ..subject.adapter import lora_layers
 from ..subject.identity_adapter import adapters_attached
@@ -35,7 +36,7 @@ from .learner import Learner
 from .recompute import recomputed
 
 # Bytes an allocator takes for each byte in use: rounding, gaps, the workspace of convolutions. The heap of a process has
-# more of them than a GPU's: 1.5 to 1.7 were measured (benchmarks.training).
+# more of them than a GPU's: 1.5 to 1.7 were measured (`python -m benchmarks training`).
 RESERVE, RESERVE_OF_HEAP = 1.15, 1.7
 ADAM_MOMENTS = 2
 _PEAKS: dict[tuple[Any, ...], int] = {}  # what was counted once: it takes seconds and depends on sizes only
@@ -135,12 +136,14 @@ def sampling_memory(model: VideoCrafter2, config: TrainConfig, guidance: Guidanc
         guidance: whether the two predictions of guidance are made together.
     """
     together = guidance is not GuidanceBatch.ONE_BY_ONE
-    key = (model.geometry, model.dtype, config.method, config.rank, model.defaults, *size_of(model, config), together)
+    sizes = (config.rank, model.defaults, *size_of(model, config))
+    key = (model.geometry, model.dtype, model.device.type, config.method, sizes, together)
     if key not in _PEAKS:
         networks = {name: without_content(getattr(model, name)) for name in ("unet", "vae")}
         shadow = replace(model, **networks)
         learner = Learner.start(replace(model, unet=shadow.unet), config, torch.Generator())
-        _PEAKS[key] = _peak_of_sampling(shadow, learner, size_of(model, config), guidance)
+        with slices_as_on(model.device):
+            _PEAKS[key] = _peak_of_sampling(shadow, learner, size_of(model, config), guidance)
     return _PEAKS[key]
 
 
