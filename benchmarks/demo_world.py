@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from customcrafter_core.training.config import PRESETS, preset
 from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.photos import Clip, Photo
 
+J = TypeVar("J")
 SUBJECTS = ("heart-blue-pink", "diamond-yellow-purple", "cross-red-cyan")
 TRAIN_SEEDS = (10, 11, 12)
 NOISE_SEED = 700_000
@@ -204,16 +205,16 @@ def commitment(model: VideoCrafter2, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def read_cache(path: Path, settings: dict[str, Any]) -> dict[Job, list[dict[str, Any]]]:
-    """Finished jobs of these settings; a line that was cut off counts as not done."""
-    done = {}
+def read_cache(path: Path, settings: dict[str, Any], kind: type[J]) -> dict[J, list[dict[str, Any]]]:
+    """Finished jobs of these settings, each of a kind; a line that was cut off counts as not done."""
+    done: dict[J, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
         if entry["settings"] == settings:
-            done[Job(**entry["job"])] = entry["rows"]
+            done[kind(**entry["job"])] = entry["rows"]
     return done
 
 
@@ -221,7 +222,7 @@ def results(jobs: Sequence[Job], cache: Path, options: argparse.Namespace) -> It
     """The rows of all jobs, from the cache or made now."""
     settings = {name: getattr(options, name) for name in ("prompts", "steps", "beside")}
     settings["base"] = run.load_demo_base().fingerprint
-    done = read_cache(cache, settings)
+    done = read_cache(cache, settings, Job)
     missing = [job for job in jobs if job not in done]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are in {cache}", flush=True)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:

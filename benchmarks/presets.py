@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.demo_world import asked_for, measured, prior_of
+from benchmarks.demo_world import asked_for, measured, prior_of, read_cache
 from customcrafter_core.demo import run, world
 from customcrafter_core.evaluation.intervals import bootstrap_mean
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
@@ -97,25 +97,12 @@ def do(job: Job, prompts: int, steps_share: float) -> list[dict[str, Any]]:
     return rows
 
 
-def read_cache(path: Path, settings: dict[str, Any]) -> dict[Job, list[dict[str, Any]]]:
-    """Finished jobs of these settings; a line that was cut off counts as not done."""
-    done = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if entry["settings"] == settings:
-            done[Job(**entry["job"])] = entry["rows"]
-    return done
-
-
 def results(jobs: Sequence[Job], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The rows of all jobs, from the cache or made now."""
     settings = {"prompts": options.prompts, "steps": options.steps, "base": run.load_demo_base().fingerprint}
     # a variant or preset that was changed since is another one
     settings |= {"variants": json.loads(json.dumps(VARIANTS)), "quick": PRESETS["quick"]}
-    done = read_cache(options.cache, settings)
+    done = read_cache(options.cache, settings, Job)
     missing = [job for job in jobs if job not in done]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs are in {options.cache}", flush=True)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:

@@ -18,8 +18,8 @@ FOLDER = Path(__file__).parent
 TRIED = FOLDER / "tried.md"
 INTRODUCTION = """# Measured
 
-Made by `python -m benchmarks`; do not edit. Each figure is a ratio within one run: the things compared take turns, and
-the median over the rounds is shown, with the smallest and the largest round in brackets. On a CPU "time" is processor
+Made by `python -m benchmarks`; do not edit. Where two things are compared, the figure is a ratio within one run: they take
+turns, and the median over the rounds is shown, with the smallest and the largest round in brackets. On a CPU "time" is processor
 time on one thread, which other programs on the machine change least. Sections are measured one by one and say where.
 """
 

@@ -19,7 +19,7 @@ from customcrafter_core.subject.prompts import encode_prompts
 from customcrafter_core.subject.subject import LoRAFactors, Subject
 from customcrafter_core.subject.targets import lora_targets
 
-from .results import Row, Section, at_most
+from .results import Section, at_most
 from .setup import Setup, model_for
 from .timing import time_in_turns
 
@@ -36,8 +36,11 @@ def measure(setup: Setup) -> Section:
     timings = time_in_turns(ways_to_sample(model, settings), setup.rounds, model.device)
     size = f"{settings.frames} frames of {settings.width}x{settings.height}, {settings.steps} steps, {model.dtype}"
     how = f"Whole runs over the bare forward passes of both sides of guidance: {'full size' if setup.full else 'demo model'}, {size}."
-    rows = [at_most("base model", timings.ratio("base", "bare"), MOST_OF_BARE, timings.both("base", "bare"))]
-    rows += [Row(f"with a subject, {name}", timings.both(name, "bare")) for name in ("constant", "dynamic")]
+    labels = {"base": "base model", "constant": "with a subject, constant", "dynamic": "with a subject, dynamic"}
+    rows = [
+        at_most(label, timings.ratio(name, "bare"), MOST_OF_BARE, timings.both(name, "bare"))
+        for name, label in labels.items()
+    ]
     if setup.full:
         rows.append(at_most("seconds a video (wanted on an H200)", timings.median("dynamic"), SECONDS_A_VIDEO))
     medians = ", ".join(f"{name} {timings.median(name):.3f} s" for name in timings)

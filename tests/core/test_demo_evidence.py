@@ -60,8 +60,8 @@ def test_evidence_goes_on_where_it_was_stopped(tmp_path) -> None:
     job = demo_world.all_jobs(["square-orange"], [0])[0]
     line = json.dumps({"job": vars(job), "settings": settings, "rows": [{"motion": True}]})
     (tmp_path / "cache.jsonl").write_text(line + "\n" + line[:30], encoding="utf-8")
-    assert demo_world.read_cache(tmp_path / "cache.jsonl", settings) == {job: [{"motion": True}]}
-    assert demo_world.read_cache(tmp_path / "cache.jsonl", {"prompts": 3}) == {}
+    assert demo_world.read_cache(tmp_path / "cache.jsonl", settings, demo_world.Job) == {job: [{"motion": True}]}
+    assert demo_world.read_cache(tmp_path / "cache.jsonl", {"prompts": 3}, demo_world.Job) == {}
 
 
 def test_every_way_of_the_evidence_has_the_same_noises_and_other_trainings_others() -> None:
