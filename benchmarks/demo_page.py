@@ -118,28 +118,33 @@ def write_pareto(path: Path, ways: Ways) -> Path:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab10"]
-    variants = list(dict.fromkeys(variant for variant, _ in ways if variant != BASE))
-    for kind, style in (("constant", "o-"), ("dynamic", "s:")):
-        for i, variant in enumerate(variants):
-            names = [way for v, way in ways if v == variant and way.startswith(kind)]
-            if not names:
-                continue
-            x, y = ([interval(ways[variant, way], m) for way in names] for m in ("similarity", "motion"))
-            axes.errorbar(
-                [v.mean for v in x if v], [v.mean for v in y if v], xerr=_whiskers(x), yerr=_whiskers(y), fmt=style,
-                color=colours(i), ecolor=(*colours(i)[:3], 0.25), label=f"{variant}, {kind}",
-            )  # fmt: skip
-            for way, a, b in zip(names, x, y, strict=True):
-                if a and b:
-                    label = way.split("K = ")[-1] if kind == "dynamic" else way.removeprefix("constant ")
-                    text = f"K {label}" if kind == "dynamic" else label
-                    axes.annotate(text, (a.mean, b.mean), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    for i, ((variant, kind), names) in enumerate(_series(ways).items()):
+        x, y = ([interval(ways[variant, way], m) for way in names] for m in ("similarity", "motion"))
+        axes.errorbar(
+            [v.mean for v in x if v], [v.mean for v in y if v], xerr=_whiskers(x), yerr=_whiskers(y),
+            fmt="o-" if kind == "constant" else "s:", color=colours(i), ecolor=(*colours(i)[:3], 0.25),
+            label=f"{variant}, {kind}",
+        )  # fmt: skip
+        for way, a, b in zip(names, x, y, strict=True):
+            if a and b:
+                text = way.removeprefix("constant ") if kind == "constant" else way.split(", ")[-1].replace(" = ", " ")
+                axes.annotate(text, (a.mean, b.mean), xytext=(4, 4), textcoords="offset points", fontsize=8)
     if base := interval(ways.get((BASE, BASE), []), "motion"):
         axes.axhline(base.mean, color="gray", lw=1, ls="--", label="base model, class word")
     axes.set(xlabel="similarity to the subject", ylabel="moves as asked", ylim=(0, 1.03))
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
     return path
+
+
+def _series(ways: Ways) -> dict[tuple[str, str], list[str]]:
+    """What is joined by a line: for each training its constants, and its dynamic strengths that differ in K only."""
+    series: dict[tuple[str, str], list[str]] = {}
+    for variant, way in ways:
+        if variant != BASE:
+            kind = "constant" if way.startswith("constant") else way.split(", K = ")[0]
+            series.setdefault((variant, kind), []).append(way)
+    return series
 
 
 def _whiskers(values: Sequence[Interval | None]) -> np.ndarray:

@@ -138,6 +138,8 @@ def claims(ways: Ways) -> list[Claim]:
     """The paper's statements and those of later work, as far as the rows hold what they compare."""
     dynamics = [way for variant, way in ways if variant == MAIN and way.startswith("dynamic")]
     all_of: list[tuple[str, str, tuple[str, str], tuple[str, str]]] = [
+        ("A learned subject is more alike than the toys of the base model", "similarity",
+         (MAIN, CONSTANT), (BASE, BASE)),
         ("A subject learned from stills freezes motion", "motion", (BASE, BASE), (MAIN, CONSTANT)),
         *((f"{way[0].upper()}{way[1:]}: more motion than {CONSTANT}", "motion", (MAIN, way), (MAIN, CONSTANT))
           for way in dynamics),

@@ -76,12 +76,13 @@ def test_claims_say_what_the_videos_show() -> None:
     motion = {"constant 0.4": 1.0, "constant 0.8": 0.0, "dynamic 0.4 → 0.8, K = 10": 1.0}
     base = [
         {"variant": demo_statistics.BASE, "way": demo_statistics.BASE, "subject": "", "seed": 0, "noise": i,
-         "motion": True}
+         "motion": True, "similarity": -0.5}
         for i in range(12)
     ]  # fmt: skip
     ways = demo_statistics.group([*rows_of_ways(motion, similarity), *base])
     verdicts = {claim.text: claim.verdict for claim in demo_statistics.claims(ways)}
     assert verdicts == {
+        "A learned subject is more alike than the toys of the base model": "yes",
         "A subject learned from stills freezes motion": "yes",
         "Dynamic 0.4 → 0.8, K = 10: more motion than constant 0.8": "yes",
         "Dynamic 0.4 → 0.8, K = 10: less alike than constant 0.8": "yes",
