@@ -73,19 +73,17 @@ def basic_inputs() -> list[io.Input]:
 
 def optional_inputs() -> list[io.Input]:
     """Captions and pictures of the class."""
-    lines = "a line for each, with {} for the subject, such as: a {} on a kitchen counter. Empty: the method's own."
+    lines = "a line for each, with {} for the subject, such as: a {} on a kitchen counter. None: the method's own."
     return [
-        io.String.Input(
-            "captions", default="", multiline=True, optional=True, tooltip=f"What the photos show: {lines}"
-        ),
+        # sockets: text boxes that most leave empty would make the node twice as tall
+        io.String.Input("captions", optional=True, force_input=True, tooltip=f"What the photos show: {lines}"),
         io.Image.Input(
             "prior", optional=True, tooltip="Pictures of other things of the class, so that the class is not forgotten."
         ),
         io.String.Input(
             "prior_captions",
-            default="",
-            multiline=True,
             optional=True,
+            force_input=True,
             tooltip=f"What the prior pictures show: {lines.replace('subject', 'class word')}",
         ),
         io.Int.Input(

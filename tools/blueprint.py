@@ -8,8 +8,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from customcrafter_core.diffusion.strength import LAMBDA_L, LAMBDA_S, K
+from customcrafter_core.demo import world
+from customcrafter_core.demo.run import DYNAMIC
 
+from .demo_values import CFG, DEMO_SIZE, PROMPT, SEED, TRAINING_STEPS
 from .graphs import Graph, Link, Node, Promoted
 from .on_host import ROOT
 from .schemas import Description, input_types
@@ -22,9 +24,10 @@ DESCRIPTION = (
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends
 INPUTS: dict[str, Any] = {
-    "model": None, "clip": None, "vae": None, "images": None, "captions": "", "class_word": "toy",
-    "name": "my_subject", "preset": "demo", "training_steps": 200, "prompt": "a <new1> toy moving left on a gray background",
-    "width": 32, "height": 32, "frames": 8, "seed": 7, "cfg": 3.5, "lambda_s": LAMBDA_S, "lambda_l": LAMBDA_L, "k": K,
+    "model": None, "clip": None, "vae": None, "images": None, "captions": None, "class_word": world.CLASS_WORD,
+    "name": "my_subject", "preset": "demo", "training_steps": TRAINING_STEPS, "prompt": PROMPT,
+    **{name: DEMO_SIZE[name] for name in ("width", "height", "frames")}, "seed": SEED, "cfg": CFG,
+    "lambda_s": DYNAMIC.lambda_s, "lambda_l": DYNAMIC.lambda_l, "k": DYNAMIC.k,
 }  # fmt: skip
 """What the node shows: links, then widgets with what they show at first; sizes and prompt are the demo model's."""
 

@@ -18,8 +18,10 @@ def newest_host() -> Iterator[Any]:
     sys.path.insert(0, str(ROOT / "tests" / "host"))
     from running_host import RunningHost, found_hosts, host_version
 
+    if not (hosts := found_hosts()):
+        sys.exit("This needs a ComfyUI with its own .venv: set COMFYUI_PATH to its folder, or put it in ~/comfy.")
     with tempfile.TemporaryDirectory() as base:
-        host = RunningHost(max(found_hosts(), key=host_version), Path(base)).start()
+        host = RunningHost(max(hosts, key=host_version), Path(base)).start()
         try:
             yield host
         finally:

@@ -11,19 +11,13 @@ from typing import Any
 
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
-from customcrafter_core.subject.placeholder import PLACEHOLDER
-from customcrafter_core.training.config import PRESETS
 
 from . import blueprint
+from .demo_values import CFG, DEMO_MODEL, DEMO_SIZE, DEMO_SUBJECT, PROMPT, SAMPLE_PROMPT, SEED, STEPS, TRAINING_STEPS
 from .graphs import Graph, Link, Node, to_text
 from .on_host import ROOT, newest_host
 
 FOLDER = ROOT / "workflows"
-DEMO_MODEL, DEMO_SUBJECT = "customcrafter_demo", "customcrafter_demo_subject"
-DEMO_SIZE = {"width": 32, "height": 32, "frames": 8, "batch_size": 1}
-PROMPT = world.caption_for(f"{PLACEHOLDER} {world.CLASS_WORD}", "left", "gray")
-SEED, STEPS, CFG = 7, 50, 3.5
-TRAINING_STEPS = PRESETS["demo"]["steps"]
 
 
 def load(graph: Graph) -> dict[str, Link]:
@@ -167,8 +161,8 @@ def trainer(graph: Graph) -> tuple[Node, Node]:
     photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos: put your own in their place")
     trained = graph.add(
         1, "CustomCrafterSubjectTrainer", model=loaded[0], clip=loaded[1], vae=loaded[2], images=photos[0],
-        captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word="toy", name="orange_square",
-        preset="demo", steps=TRAINING_STEPS, sample_every=100, sample_prompt="a {} moving left on a gray background",
+        captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word=world.CLASS_WORD, name="orange_square",
+        preset="demo", steps=TRAINING_STEPS, sample_every=100, sample_prompt=SAMPLE_PROMPT,
     )  # fmt: skip
     return loaded, trained
 

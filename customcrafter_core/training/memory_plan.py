@@ -68,6 +68,30 @@ def plan_memory(
     return MemoryPlan(estimate, recompute, guidance, free)
 
 
+def plan_prior(model: VideoCrafter2, config: TrainConfig, *, free: int) -> GuidanceBatch:
+    """How the model makes pictures of the class; told before an hour of it whether they and the training fit.
+
+    Args:
+        model: the base model, loaded.
+        config: of the training that follows.
+        free: bytes that either may take.
+
+    Raises:
+        InputError: the training or the making of pictures does not fit.
+    """
+    plan_memory(model, config, has_prior=True, free=free)
+    own = replace(config, width=0, height=0)  # pictures are made at the model's own size
+    for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE):
+        needed = sampling_memory(model, own, guidance)
+        if needed <= free:
+            return guidance
+    raise InputError(
+        expected=f"{gigabytes(needed)} GB of free memory to make pictures of the class",
+        found=f"{gigabytes(free)} GB",
+        remedy="Give pictures of your own, or none.",
+    )
+
+
 @dataclass(frozen=True)
 class _Remedy:
     """Looks for settings that would fit.

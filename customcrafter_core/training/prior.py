@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..base_model.fingerprint import same_base
 from ..base_model.model import VideoCrafter2
+from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError, damaged_file
 from ..generation import SampledStep, VideoSettings, generate
 from ..output.files import write_bytes, write_json
@@ -81,6 +82,7 @@ def generate_prior(
     clips: bool = False,
     seed: int = 0,
     steps: int = STEPS,
+    guidance: GuidanceBatch = GuidanceBatch.AUTO,
     on_item: Callable[[int, int], None] | None = None,
     on_step: Callable[[SampledStep], None] | None = None,
 ) -> list[Photo | Clip]:
@@ -98,6 +100,7 @@ def generate_prior(
         clips: make whole videos.
         seed: of all items.
         steps: of sampling each of them.
+        guidance: how the two predictions of a step are made; see `memory_plan.plan_prior`.
         on_item: called with how many there are, and of how many; an exception it raises stops the making.
         on_step: called after each step of sampling; likewise.
 
@@ -121,7 +124,7 @@ def generate_prior(
     if on_item is not None:
         on_item(count - len(missing), count)
     for done, number in enumerate(missing, count - len(missing) + 1):
-        frames = _video(model, settings, number, on_step)
+        frames = _video(model, settings, number, guidance, on_step)
         name = f"prior-{number:05d}" + (".webp" if clips else ".png")
         write_bytes(folder / name, _animation(frames) if clips else _still(frames[len(frames) // 2]))
         if on_item is not None:
@@ -157,12 +160,17 @@ def _other_settings(folder: Path, found: str) -> InputError:
 
 
 def _video(
-    model: VideoCrafter2, settings: PriorSettings, number: int, on_step: Callable[[SampledStep], None] | None
+    model: VideoCrafter2,
+    settings: PriorSettings,
+    number: int,
+    guidance: GuidanceBatch,
+    on_step: Callable[[SampledStep], None] | None,
 ) -> np.ndarray:
     """The video of an item, ``(t, h, w, 3)`` bytes."""
     prompt = CAPTIONS[number % len(CAPTIONS)].replace("{}", settings.class_word)
     seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1, np.uint64)[0])
-    generation = generate(model, VideoSettings(prompt, seed=seed, steps=settings.steps), on_step=on_step)
+    video = VideoSettings(prompt, seed=seed, steps=settings.steps, guidance=guidance)
+    generation = generate(model, video, on_step=on_step)
     with torch.inference_mode():
         return to_bytes(model.decode(generation.latent)[0])
 

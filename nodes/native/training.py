@@ -26,6 +26,8 @@ from ...customcrafter_core.output.sheet import INK, PAPER
 from ...customcrafter_core.training.config import TrainConfig
 from ...customcrafter_core.training.keeper import SAMPLE_STRIP, folder_of
 from ...customcrafter_core.training.loop import TrainingResult, train_subject
+from ...customcrafter_core.training.memory import free_memory
+from ...customcrafter_core.training.memory_plan import plan_prior
 from ...customcrafter_core.training.photos import Clip, Photo
 from ...customcrafter_core.training.pictures import loss_picture, sample_row, smoothed
 from ...customcrafter_core.training.prior import generate_prior
@@ -102,10 +104,11 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
     prior: list[Photo | Clip] = [*order.prior]
     made = order.made_prior
     if made.count and config.prior_weight:
+        guidance = plan_prior(base, config, free=free_memory(base.device))
         folder = made.of(base, config.class_word, config.seed)
         prior += generate_prior(
             base, config.class_word, folder, made.count, clips=made.clips, seed=config.seed,
-            on_item=watch.phase("Making prior pictures"), on_step=lambda _: watch.check(),
+            guidance=guidance, on_item=watch.phase("Making prior pictures"), on_step=lambda _: watch.check(),
         )[: made.count]  # fmt: skip
     watcher = Watcher(
         on_plan=watch.plan,

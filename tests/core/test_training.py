@@ -95,6 +95,23 @@ def test_loss_falls(model: VideoCrafter2) -> None:
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
+def test_the_token_starts_as_the_mean_of_its_class_words(model: VideoCrafter2) -> None:
+    subject = learn(model, TrainConfig("teddy bear", steps=1, lr=1e-12, **SIZE))
+    table = model.text_encoder.get_input_embeddings().weight
+    ids = clip_tokenizer()("teddy bear", add_special_tokens=False).input_ids
+    assert len(ids) == 2 and torch.allclose(subject.embedding, table[ids].mean(0, keepdim=True), atol=1e-6)
+    assert subject.trigger == "<new1> teddy bear"
+
+
+def test_five_hundred_photos(model: VideoCrafter2) -> None:
+    """Of all kinds of sizes; each is encoded once, in one view."""
+    many = [Photo(Image.new("RGB", (40 + i % 50, 30 + i % 31), (i % 256, 0, 0))) for i in range(500)]
+    told: list[tuple[int, int]] = []
+    watcher = Watcher(on_encoded=lambda done, total: told.append((done, total)))
+    result = train_subject(model, many, TrainConfig("dog", steps=2, **{**SIZE, "views": 32}), watcher=watcher)
+    assert len(result.steps) == 2 and told[-1] == (500, 500)
+
+
 def test_an_exception_leaves_the_model_as_it_was(model: VideoCrafter2) -> None:
     before, modules = weights(model), dict(model.unet.named_modules())
 

@@ -37,7 +37,7 @@ from customcrafter_core.training.memory import (
     sampling_memory,
     without_content,
 )
-from customcrafter_core.training.memory_plan import plan_memory
+from customcrafter_core.training.memory_plan import plan_memory, plan_prior
 from customcrafter_core.training.objective import Captions, losses_of
 from customcrafter_core.training.photos import Photo
 from customcrafter_core.training.recompute import RecomputedLayer, recomputed
@@ -279,6 +279,24 @@ def test_a_run_that_cannot_make_its_samples_makes_no_step(tiny: VideoCrafter2) -
         train_subject(model, [photo], config, steering=steering, watcher=Watcher(on_step=steps.append), free=free)
     assert not steps
     train_subject(model, [photo], config, free=free)
+
+
+def test_what_will_not_fit_is_said_before_pictures_of_the_class_are_made(tiny: VideoCrafter2) -> None:
+    """The pictures are of the model's own size and length, the training may be smaller."""
+    model = replace(tiny, defaults=replace(tiny.defaults, frames=64))
+    config = TrainConfig("dog", frames=1, gradient_checkpointing="on", width=32, height=24)
+    training = plan_memory(model, config, has_prior=True, free=10**12).estimate.needed
+    together, each = (
+        sampling_memory(model, replace(config, width=0, height=0), guidance)
+        for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE)
+    )
+    assert training < each < together
+    assert plan_prior(model, config, free=together) is GuidanceBatch.AUTO
+    assert plan_prior(model, config, free=together - 1) is GuidanceBatch.ONE_BY_ONE
+    with pytest.raises(InputError, match="pictures of the class"):
+        plan_prior(model, config, free=each - 1)
+    with pytest.raises(InputError, match="for this training"):
+        plan_prior(model, config, free=training - 1)
 
 
 def test_free_memory_of_this_machine() -> None:
