@@ -99,7 +99,7 @@ class RunningHost:
             "--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes",
             "--whitelist-custom-nodes", PACK, PROBE_PACK, "--preview-method", "latent2rgb", *self.arguments,
         ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         environment.pop("PYTHONPATH", None)
         log = (self.base / "host.log").open("wb")
         self.process = subprocess.Popen(
