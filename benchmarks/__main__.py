@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,9 +24,8 @@ SECTIONS: dict[str, Callable[[Setup], Section]] = {
 }  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure sections one after the other; each is written down as soon as it is done."""
-    given = sys.argv[1:] if arguments is None else arguments
+def options_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, checked."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,12 +40,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, help="where large files may lie for a while")
     parser.add_argument("--results", type=Path, default=FOLDER, help="where RESULTS.md is written")
-    options = parser.parse_args(given)
+    options = parser.parse_args(arguments)
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     if options.videocrafter is not None and not (options.videocrafter / "lvdm").is_dir():
         parser.error(f"{options.videocrafter} is no checkout of VideoCrafter: it has no folder lvdm")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure sections one after the other; each is written down as soon as it is done."""
+    options = options_of(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     scale = "quick" if options.quick else "full" if options.full or device.type == "cuda" else "small"

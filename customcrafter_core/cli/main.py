@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_libraries()
     show_warnings()
     try:
-        options = _parser(given).parse_args(given)
+        options = parser_for(given).parse_args(given)
         options.run(options)
     except SystemExit as leaving:  # argparse: --help, or an error that it has told already
         return int(leaving.code or 0)
@@ -78,7 +78,7 @@ def sentence_of(error: BaseException) -> str | None:
     return None
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser; only the command that is meant gets its options, because their defaults need heavy imports."""
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
     parsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)

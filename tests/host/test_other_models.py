@@ -104,6 +104,61 @@ def test_log_says_what_of_a_lora_is_left_out(bench: Bench) -> None:
     assert "whole.safetensors: " not in bench.host.log
 
 
+def in_form(lora: dict[str, torch.Tensor], form: str) -> dict[str, torch.Tensor]:
+    """A change of each layer of a LoRA in another form of those that hosts read."""
+    made: dict[str, torch.Tensor] = {}
+    generator = torch.Generator().manual_seed(2)
+    for name in (key.removesuffix(".lora_A.weight") for key in lora if key.endswith(".lora_A.weight")):
+        up, down = lora[f"{name}.lora_B.weight"], lora[f"{name}.lora_A.weight"]
+        rows, columns = len(up), down.shape[1]
+        parts = {
+            "LoHa": {"hada_w1_a": up, "hada_w1_b": down, "hada_w2_a": up.roll(1, 0), "hada_w2_b": down.roll(1, 1)},
+            "LoKr": {
+                "lokr_w1": torch.randn(2, 2, generator=generator) * 0.3,
+                "lokr_w2": torch.randn(rows // 2, columns // 2, generator=generator) * 0.1,
+            },
+            "DoRA": {
+                "lora_A.weight": down,
+                "lora_B.weight": up,
+                "dora_scale": torch.rand(rows, 1, generator=generator) + 0.5,
+            },
+        }[form]
+        made |= {f"{name}.{part}": value.contiguous() for part, value in parts.items()}
+    return made
+
+
+@pytest.mark.parametrize("form", ["LoHa", "LoKr", "DoRA"])
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+def test_other_forms_than_lora(bench: Bench, kind: str, form: str) -> None:
+    """At a strength as the host's loader has it; first at one strength, then at another, as two parts of a run."""
+    scene = Small(bench, kind)
+    scene.keep(scene.loaded_lora, "lora").run()
+    file = f"{kind}_{form}.safetensors"
+    save_file(in_form(scene.saved("lora"), form), bench.host.base / "models" / "loras" / file)
+
+    scene = Small(bench, kind)
+
+    def ours(lambda_s: float, lambda_l: float) -> list[Any]:
+        values = {"lora": file, "lambda_s": lambda_s, "lambda_l": lambda_l, "k": 2}
+        return scene.sample(scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, **values)[0])[0]
+
+    def theirs(strength: float) -> list[Any]:
+        return scene.add("LoraLoaderModelOnly", model=scene.model, lora_name=file, strength_model=strength)[0]
+
+    def part(start: int, end: int, model: list[Any], latent: list[Any]) -> list[Any]:
+        return scene.advanced_sampler(
+            start, end, model=model, latent_image=latent, sampler_name="euler", scheduler="simple", cfg=1.0
+        )[0]
+
+    parts = part(2, 5, theirs(0.75), part(0, 2, theirs(0.5), scene.latent))
+    base, equal, loader, dynamic, two = scene.result(
+        scene.sample(scene.model)[0], ours(0.5, 0.5), scene.sample(theirs(0.5))[0], ours(0.5, 0.75), parts
+    )
+    assert distance(equal, base) > 1e-3 and distance(dynamic, equal) > 1e-4
+    assert distance(equal, loader) < 1e-5
+    assert distance(dynamic, two) < 1e-5
+
+
 @pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
 def test_hosts_cache_of_steps(bench: Bench, cache: str) -> None:
     """Steps that the host answers from its cache are no sign of layers that ignore the LoRA."""
