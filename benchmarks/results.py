@@ -75,6 +75,7 @@ def _processor() -> str:
 
 def record(section: Section, command: str, device: torch.device, folder: Path = FOLDER) -> None:
     """Put a section in the place of its earlier one and write ``RESULTS.md`` again."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     today = datetime.now(timezone.utc).date().isoformat()

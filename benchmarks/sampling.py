@@ -20,22 +20,21 @@ from customcrafter_core.subject.subject import LoRAFactors, Subject
 from customcrafter_core.subject.targets import lora_targets
 
 from .results import Section, at_most
-from .setup import Setup, model_for
+from .setup import Setup, random_model
 from .timing import time_in_turns
 
-RANK, STEPS = 4, 20
+RANK, STEPS = 4, 4
 MOST_OF_BARE = 1.02
 SECONDS_A_VIDEO = 3.2  # 50 steps with guidance, 16 frames of 512x320, bf16, on an H200: half of its peak
 
 
 def measure(setup: Setup) -> Section:
     """Time of whole runs over that of their forward passes."""
-    model = model_for(setup)
+    model = random_model(setup)
     steps = setup.steps(50 if setup.full else STEPS)
     settings = resolve(model, VideoSettings("a <new1> cup", steps=steps, guidance=GuidanceBatch.TOGETHER))
     timings = time_in_turns(ways_to_sample(model, settings), setup.rounds, model.device)
-    size = f"{settings.frames} frames of {settings.width}x{settings.height}, {settings.steps} steps, {model.dtype}"
-    how = f"Whole runs over the bare forward passes of both sides of guidance: {'full size' if setup.full else 'demo model'}, {size}."
+    how = f"Whole runs of {steps} steps over the bare forward passes of both sides of guidance ({setup.size})."
     labels = {"base": "base model", "constant": "with a subject, constant", "dynamic": "with a subject, dynamic"}
     rows = [
         at_most(label, timings.ratio(name, "bare"), MOST_OF_BARE, timings.both(name, "bare"))
@@ -65,7 +64,9 @@ def ways_to_sample(model: VideoCrafter2, settings: VideoSettings) -> dict[str, C
         "bare": bare,
         "base": lambda: generate(model, settings),
         "constant": lambda: generate(model, settings, [AppliedSubject(subject, Constant(0.8))]),
-        "dynamic": lambda: generate(model, settings, [AppliedSubject(subject, TwoPhase())]),
+        "dynamic": lambda: generate(
+            model, settings, [AppliedSubject(subject, TwoPhase(k=max(settings.steps // 10, 1)))]
+        ),
     }
 
 

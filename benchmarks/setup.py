@@ -95,19 +95,30 @@ def fill(network: nn.Module) -> None:
 
 def model_for(setup: Setup) -> VideoCrafter2:
     """A whole model: with random weights at full size, else the demo model."""
+    if setup.full:
+        return random_model(setup)
+    return load_videocrafter2(demo_checkpoint(), dtype=setup.dtype, device=setup.device)
+
+
+def random_model(setup: Setup) -> VideoCrafter2:
+    """A whole model of the setup's geometry with random weights; its own video is as large as the setup's latent."""
+    geometry = replace(GEOMETRY, unet=setup.geometry)
     if not setup.full:
-        return load_videocrafter2(demo_checkpoint(), dtype=setup.dtype, device=setup.device)
+        width = setup.geometry.context_dim
+        text = replace(GEOMETRY.text, width=width, mlp_width=4 * width, layers=4, heads=2)
+        geometry = replace(geometry, text=text, vae=replace(GEOMETRY.vae, channels=(32, 32, 64, 64)))
     with torch.device("meta"):
-        networks = build_networks(GEOMETRY)
+        networks = build_networks(geometry)
     for network in (networks.unet, networks.text_encoder, networks.vae):
         nn.Module.to(network, setup.dtype)
         network.to_empty(device=setup.device).eval().requires_grad_(False)
         fill(network)
     restore_buffers(networks.text_encoder)
     networks.text_encoder.to(setup.device)
+    frames, height, width = setup.latent
     return VideoCrafter2(
-        networks.unet, networks.text_encoder, networks.vae, GEOMETRY, HiddenSizes(), Defaults(),
-        NoiseSchedule.videocrafter2(), fingerprint(networks.unet),
+        networks.unet, networks.text_encoder, networks.vae, geometry, HiddenSizes(),
+        Defaults(8 * width, 8 * height, frames), NoiseSchedule.videocrafter2(), fingerprint(networks.unet),
     )  # fmt: skip
 
 

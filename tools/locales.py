@@ -50,9 +50,15 @@ def _of_node(node: Description) -> dict[str, Any]:
 
 
 def shown(texts: Texts) -> Texts:
-    """English for the page, without what it could read as message syntax: there it shows the schema's own text."""
+    """English for the page, without what it could read as message syntax: there it shows the schema's own text.
+
+    Raises:
+        ValueError: a name or a description holds message syntax.
+    """
     kept = json.loads(json.dumps(texts))
-    for node in kept.values():
+    for name, node in kept.items():
+        if MESSAGE_SYNTAX.search(node["display_name"] + node["description"]):
+            raise ValueError(f"{name}: the page may not show {{ }} | @ in its name and description; write it in words")
         for socket in (*node["inputs"].values(), *node["outputs"].values()):
             if MESSAGE_SYNTAX.search(socket["tooltip"]):
                 del socket["tooltip"]

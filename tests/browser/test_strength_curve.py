@@ -45,6 +45,11 @@ SET = """([name, value]) => {
     app.graph._nodes[0].widgets.find(w => w.name === name).value = value;
     app.canvas.setDirty(true, true);
 }"""
+LINK = """() => {
+    const number = LiteGraph.createNode('PrimitiveFloat'), node = app.graph._nodes[0];
+    app.graph.add(number);
+    number.connect(0, node, node.findInputSlot('lambda_s'));
+}"""
 STRENGTHS = """async ([address, given, steps]) => (await import(address)).strengthsOf(given, steps)"""
 
 
@@ -132,8 +137,14 @@ def test_in_nodes_drawn_by_the_browser(page: Any, host: RunningHost) -> None:
         page.evaluate(
             "() => { const w = app.graph._nodes[0].widgets.find(w => w.name === 'lambda_s'); w.value = 1.7; w.callback(1.7); }"
         )
-        assert picture(page) != before
+        moved = picture(page)
+        assert moved != before
         page.screenshot(path=SHOTS / "strength curve, nodes drawn by the browser.png")
+        page.evaluate(LINK)
+        linked = picture(page)
+        assert linked not in (before, moved), "a value that a link sets is not known here"
+        page.evaluate("() => app.graph._nodes[0].disconnectInput(app.graph._nodes[0].findInputSlot('lambda_s'))")
+        assert picture(page) == moved
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
         page.wait_for_timeout(500)

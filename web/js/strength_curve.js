@@ -115,6 +115,12 @@ function addCurve(node) {
             return answer;
         };
     }
+    const connected = node.onConnectionsChange; // a link may set a slider's value
+    node.onConnectionsChange = function (...given) {
+        const answer = connected?.apply(this, given);
+        setTimeout(update); // the link is in place by then
+        return answer;
+    };
     new ResizeObserver(update).observe(canvas);
     const needed = node.computeSize();
     node.setSize([0, 1].map((side) => Math.max(node.size[side], needed[side])));
