@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch.utils.flop_counter import FlopCounterMode
 
 from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.networks import build_unet
 from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 
@@ -26,6 +28,8 @@ FULL_AREAS = ((16, 32), (32, 32), (32, 64), (64, 64))
 RANKS = (1, 4, 16, 64)
 SUBJECTS = (1, 2, 4, 8)
 STEPS = (5, 10, 20, 40)
+PAIRS = "aten.bmm"
+"""The products of all pairs of positions, as attention makes them on a device without content."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,42 @@ def measure(setup: Setup, picture: Path = FOLDER / "growth.png") -> Section:
         f"Frames and positions of the latent in a frame: one forward pass ({setup.size}, otherwise). Rank, subjects, "
         "steps: whole runs of the demo model. Medians; memory is of activations. ![Growth](growth.png)"
     )
+    steeper = steepest_terms(frames[-2:]), steepest_terms(areas[-2:])
     note = (
-        f"Exponents of the last step (1 is linear): {powers}. The first term that grows faster than the video is the "
-        "self-attention within frames, with the square of the positions; along time it is the temporal attention, with "
-        "the square of the frames, whose share is small up to 64."
+        f"Exponents of the last step (1 is linear): {powers}. What grows faster than the video, by its operations in the "
+        f"last step and their share of the pass: with frames {steeper[0]}; with positions {steeper[1]}."
     )
     return Section("growth", "Growth", how, rows, [note])
+
+
+def steepest_terms(setups: Sequence[Setup]) -> str:
+    """The kinds of attention whose operations grow faster than the video from one setup to another, counted."""
+    size, larger = (math.prod(one.latent) for one in setups)
+    before, after = (counted_operations(one) for one in setups)
+    found = []
+    for kind in (name for name in after if name != "all"):
+        power = math.log(after[kind] / before[kind]) / math.log(larger / size)
+        if power > 1.01:
+            found.append(f"{kind} (exponent {power:.2f}, {100 * after[kind] / after['all']:.1f} % of the operations)")
+    return ", ".join(found) or "nothing"
+
+
+def counted_operations(setup: Setup) -> dict[str, float]:
+    """Operations of a forward pass: all, and those of pairs of positions, in frames and along time."""
+    with torch.device("meta"):
+        unet = build_unet(setup.geometry).eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        ours_with(unet, inputs_for(replace(setup, device=torch.device("meta"))))()
+    counts = {"all": float(counter.get_total_flops()), "attention in frames": 0.0, "attention along time": 0.0}
+    for name, operations in counter.get_flop_counts().items():
+        if name.endswith((".attn1", ".attn2")):
+            along_time = (
+                "temp_attentions" in name or "transformer_in" in name
+            )  # whose second attention is to itself too
+            if along_time or name.endswith(".attn1"):
+                kind = "attention along time" if along_time else "attention in frames"
+                counts[kind] += sum(number for kernel, number in operations.items() if str(kernel) == PAIRS)
+    return counts
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ told in per cent of that pass, whose time follows from the layers' share of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -74,14 +74,15 @@ def measure(setup: Setup) -> Section:
         f"The {LAYERS} target layers ({large.size}), rank {RANK}. They make up "
         f"{100 * share:.1f} % of the operations of a forward pass, which would take {forward:.1f} s at their speed."
     )
-    return Section("strength", "Changing the strength", how, rows, [_choice()])
+    return Section("strength", "Changing the strength", how, rows, [_choice(rows)])
 
 
-def _choice() -> str:
+def _choice(rows: Sequence[Row]) -> str:
+    broken = ", ".join(row.what for row in rows if row.met is False) or "none"
     return (
         "The core keeps the branch, the host the weight wrapper: there the layer belongs to the host, and a weight is "
         "the one thing that all of its layers take. Neither writes into the model, so nothing can drift and nothing "
-        "has to be undone after an interrupt. Copies break both rules of size and switch."
+        f"has to be undone after an interrupt. Rules of size, time and switch that a way breaks here: {broken}."
     )
 
 
