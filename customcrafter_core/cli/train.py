@@ -248,9 +248,9 @@ def _prior(given: dict[str, Any], model: VideoCrafter2, config: TrainConfig) -> 
         raise InputError(expected="--prior FOLDER for the images to make", found="none", remedy="Name a folder.")
     if not count:
         return load_prior(folder)
-    guidance = plan_prior(model, config, free=free_memory(model.device))
     with Progress("Making prior images") as bar:
         return generate_prior(
             model, config.class_word, folder, count,
-            clips=bool(given.get("prior_clips")), seed=config.seed, guidance=guidance, on_item=bar.show,
+            clips=bool(given.get("prior_clips")), seed=config.seed, on_item=bar.show,
+            on_plan=lambda: plan_prior(model, config, free=free_memory(model.device)),
         )  # fmt: skip

@@ -82,7 +82,7 @@ def generate_prior(
     clips: bool = False,
     seed: int = 0,
     steps: int = STEPS,
-    guidance: GuidanceBatch = GuidanceBatch.AUTO,
+    on_plan: Callable[[], GuidanceBatch] | None = None,
     on_item: Callable[[int, int], None] | None = None,
     on_step: Callable[[SampledStep], None] | None = None,
 ) -> list[Photo | Clip]:
@@ -100,7 +100,7 @@ def generate_prior(
         clips: make whole videos.
         seed: of all items.
         steps: of sampling each of them.
-        guidance: how the two predictions of a step are made; see `memory_plan.plan_prior`.
+        on_plan: asked, if anything has to be made, how the two predictions of a step are made: `memory_plan.plan_prior`.
         on_item: called with how many there are, and of how many; an exception it raises stops the making.
         on_step: called after each step of sampling; likewise.
 
@@ -123,6 +123,7 @@ def generate_prior(
     missing = [i for i in range(count - (len(present) - len(made))) if i not in made][: max(count - len(present), 0)]
     if on_item is not None:
         on_item(count - len(missing), count)
+    guidance = on_plan() if missing and on_plan is not None else GuidanceBatch.AUTO
     for done, number in enumerate(missing, count - len(missing) + 1):
         frames = _video(model, settings, number, guidance, on_step)
         name = f"prior-{number:05d}" + (".webp" if clips else ".png")
