@@ -112,15 +112,15 @@ def in_form(lora: dict[str, torch.Tensor], form: str) -> dict[str, torch.Tensor]
         up, down = lora[f"{name}.lora_B.weight"], lora[f"{name}.lora_A.weight"]
         rows, columns = len(up), down.shape[1]
         parts = {
-            "LoHa": {"hada_w1_a": up, "hada_w1_b": down, "hada_w2_a": up.roll(1, 0), "hada_w2_b": down.roll(1, 1)},
+            "LoHa": {"hada_w1_a": 4 * up, "hada_w1_b": down, "hada_w2_a": up.roll(1, 0), "hada_w2_b": down.roll(1, 1)},
             "LoKr": {
                 "lokr_w1": torch.randn(2, 2, generator=generator) * 0.3,
-                "lokr_w2": torch.randn(rows // 2, columns // 2, generator=generator) * 0.1,
+                "lokr_w2": torch.randn(rows // 2, columns // 2, generator=generator) * 0.05,
             },
             "DoRA": {
                 "lora_A.weight": down,
                 "lora_B.weight": up,
-                "dora_scale": torch.rand(rows, 1, generator=generator) + 0.5,
+                "dora_scale": 0.2 * torch.rand(rows, 1, generator=generator) + 0.2,
             },
         }[form]
         made |= {f"{name}.{part}": value.contiguous() for part, value in parts.items()}
@@ -154,7 +154,7 @@ def test_other_forms_than_lora(bench: Bench, kind: str, form: str) -> None:
     base, equal, loader, dynamic, two = scene.result(
         scene.sample(scene.model)[0], ours(0.5, 0.5), scene.sample(theirs(0.5))[0], ours(0.5, 0.75), parts
     )
-    assert distance(equal, base) > 1e-3 and distance(dynamic, equal) > 1e-4
+    assert distance(equal, base) > 1e-4 and distance(dynamic, equal) > 5e-5
     assert distance(equal, loader) < 1e-5
     assert distance(dynamic, two) < 1e-5
 
