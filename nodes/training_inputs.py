@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -30,6 +31,8 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "batch": {"max": 64},
     "views": {"max": 512},
 }
+BETWEEN = " \t\r\n,;"
+SETTING_NAME = re.compile(rf"[{BETWEEN}]*([A-Za-z_]\w*)\s*=\s*")
 OFTEN = ["checkpoint_every", "sample_every"]
 
 
@@ -131,9 +134,8 @@ def advanced_inputs() -> list[io.Input]:
         io.String.Input(
             "settings",
             default="",
-            multiline=True,
             optional=True,
-            tooltip="Any other settings of the command line's train, a line for each: resize = [0.6, 1.2]",
+            tooltip="Any other settings of the command line's train: resize = [0.6, 1.2], min_snr_gamma = 5.0",
         ),
         *(_steering_number(name, 1_000_000) for name in OFTEN),
         io.String.Input(
@@ -185,27 +187,26 @@ def config_from(given: Mapping[str, Any]) -> TrainConfig:
     own |= {"class_word": given["class_word"].strip(), "placeholder": given["token"].strip(), "seed": given["seed"]}
     if "gradient_checkpointing" in given:
         own["gradient_checkpointing"] = given["gradient_checkpointing"]
-    return TrainConfig.from_metadata({**PRESETS[preset], **lines_of(given.get("settings", "")), **own})
+    return TrainConfig.from_metadata({**PRESETS[preset], **settings_of(given.get("settings", "")), **own})
 
 
-def lines_of(text: str) -> dict[str, Any]:
-    """Settings from lines ``name = value`` with values as in JSON.
+def settings_of(text: str) -> dict[str, Any]:
+    """Settings ``name = value``, one after the other, with values as in JSON.
 
     Raises:
-        InputError: a line is something else.
+        InputError: the text is something else.
     """
     found: dict[str, Any] = {}
-    for line in text.splitlines():
-        name, sign, value = line.partition("=")
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
+    text, place, decoder = text.rstrip(BETWEEN), 0, json.JSONDecoder()
+    while place < len(text):
+        name = SETTING_NAME.match(text, place)
         try:
-            found[name.strip()] = json.loads(value if sign else "")
-        except ValueError as error:
+            found[name[1]], place = decoder.raw_decode(text, name.end())  # type: ignore[index, union-attr]
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                expected="settings as lines such as: min_snr_gamma = 5.0",
-                found=repr(line.strip()),
-                remedy='Write texts in quotes ("l1"), pairs in brackets ([0.6, 1.2]).',
+                expected="settings such as: min_snr_gamma = 5.0, resize = [0.6, 1.2]",
+                found=repr(text[place:].strip(BETWEEN)),
+                remedy='Write texts in quotes ("l1"), pairs in brackets.',
             ) from error
     return found
 
