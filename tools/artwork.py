@@ -1,4 +1,4 @@
-"""Icon and banner of the Comfy registry, from real videos: the demo subject at constant and at dynamic strength.
+"""The README's picture, and icon and banner of the Comfy registry, from real videos of the demo subject.
 
 Run: ``python -m tools.artwork``
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from customcrafter_core.cli.demo import write_demo_sheet
 from customcrafter_core.demo.export import DEMO_BASE
 from customcrafter_core.demo.run import DYNAMIC, demo_photos, load_demo_base, make_demo_videos
 from customcrafter_core.generation import VideoSettings
@@ -25,11 +26,12 @@ PAPER, INK, FAINT, ACCENT = "#1b1d22", "#f4f4f6", "#a0a3ad", "#f0841e"
 
 
 def main() -> None:
-    """Make the videos and draw both."""
-    _, constant, dynamic = make_demo_videos(
-        load_demo_base(), load_subject(DEMO_BASE.with_name("demo_subject.safetensors"))
-    )
-    photos = np.stack([np.asarray(photo.image) for photo in demo_photos()])
+    """Make the videos and draw all three."""
+    videos = make_demo_videos(load_demo_base(), load_subject(DEMO_BASE.with_name("demo_subject.safetensors")))
+    pictures = [photo.image for photo in demo_photos()]
+    write_demo_sheet(DOCS / "demo.png", pictures, videos)
+    _, constant, dynamic = videos
+    photos = np.stack([np.asarray(picture) for picture in pictures])
     icon(to_bytes(dynamic.frames)).save(DOCS / "icon.png", optimize=True)
     banner(photos, to_bytes(constant.frames), to_bytes(dynamic.frames)).save(DOCS / "banner.png", optimize=True)
 

@@ -135,17 +135,11 @@ def write_demo(folder: Path, photos: Sequence[Image], subject: Subject, videos: 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    import numpy as np
-
     from ..output.files import write_json
-    from ..output.sheet import SheetRow, write_sheet
     from ..output.video import write_video
     from ..subject.file import save_subject
 
     names = [f"{i + 1}-{video.label.split()[0]}.mp4" for i, video in enumerate(videos)]
-    pictures = np.stack([np.asarray(photo, dtype=np.float32) / 255 for photo in photos])
-    rows = [SheetRow("photos it was learned from", pictures, unit="photo")]
-    rows += [SheetRow(video.label, video.frames) for video in videos]
     record = {
         name: {
             "label": video.label,
@@ -156,7 +150,7 @@ def write_demo(folder: Path, photos: Sequence[Image], subject: Subject, videos: 
         for name, video in zip(names, videos, strict=True)
     }
     return [
-        write_sheet(folder / SHEET, rows, title=videos[-1].prompt),
+        write_demo_sheet(folder / SHEET, photos, videos),
         *(
             write_video(folder / name, v.frames, v.generation.settings.fps)
             for name, v in zip(names, videos, strict=True)
@@ -164,6 +158,22 @@ def write_demo(folder: Path, photos: Sequence[Image], subject: Subject, videos: 
         save_subject(subject, folder / "subject.safetensors"),
         write_json(folder / "demo.json", record),
     ]
+
+
+def write_demo_sheet(path: Path, photos: Sequence[Image], videos: Sequence[DemoVideo]) -> Path:
+    """Write the picture of the demo: the photos, then a row of frames for each video.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    import numpy as np
+
+    from ..output.sheet import SheetRow, write_sheet
+
+    pictures = np.stack([np.asarray(photo, dtype=np.float32) / 255 for photo in photos])
+    rows = [SheetRow("photos it was learned from", pictures, unit="photo")]
+    rows += [SheetRow(video.label, video.frames) for video in videos]
+    return write_sheet(path, rows, title=videos[-1].prompt)
 
 
 def _add_train_base(parser: argparse.ArgumentParser) -> None:
