@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
 from graphs import Node
 from listening import listen
-from running_host import Interrupted, PromptFailed
+from running_host import Interrupted, PromptFailed, host_python
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo.run import load_demo_base
@@ -101,6 +102,38 @@ def test_clip_vision_of_the_host(bench: Bench, folders: dict[str, Path]) -> None
     assert record["means"] == pytest.approx(expected, abs=1e-3)
     assert CLIP_T in record["absent"] and "the text part of CLIP" in text
     assert "one CLIP" in refused(lambda: evaluate(bench, frames, vision=True, clip="clip"))
+
+
+RAFT = """
+import json, sys, torch
+from torchvision.models.optical_flow import raft_large
+torch.manual_seed(0)
+model, video = raft_large(weights=None).eval(), torch.tensor(json.load(sys.stdin)).permute(0, 3, 1, 2) * 2 - 1
+for name, share in (("loud", 1.0), ("quiet", 0.1)):
+    for parameter in model.update_block.flow_head.conv2.parameters():
+        parameter.data *= share
+    torch.save(model.state_dict(), f"{sys.argv[1]}/{name}.pth")
+    with torch.no_grad():
+        flow = model(video[:1], video[1:], num_flow_updates=20)[-1][0]
+    print(flow.norm(dim=0).flatten().topk(int(0.05 * flow[0].numel())).values.mean().item())
+"""
+
+
+def test_dynamic_degree_of_raft(bench: Bench) -> None:
+    """Against torchvision's own network, of random weights, and VBench's rule in a line."""
+    folder = bench.host.base / "models" / "optical_flow"
+    folder.mkdir(exist_ok=True)
+    frames = torch.randint(0, 256, (2, 128, 128, 3), generator=torch.Generator().manual_seed(0)) / 255
+    ran = subprocess.run(
+        [host_python(bench.host.folder), "-c", RAFT, str(folder)], input=json.dumps(frames.tolist()),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = [float(float(speed) > 6 * 128 / 256) for speed in ran.stdout.split()]
+    assert expected == [1.0, 0.0]
+    for name, degree in zip(("loud", "quiet"), expected, strict=True):
+        text, record, _ = evaluate(bench, frames, raft=f"{name}.pth")
+        assert record["means"]["Dynamic degree"] == degree and "Dynamic degree" not in record["absent"]
+        assert f"Dynamic degree: {degree:.3f}" in text
 
 
 def test_what_cannot_be_scored(bench: Bench) -> None:
