@@ -13,6 +13,7 @@ from saved_workflow import api_of
 
 from tools import workflows
 from tools.graphs import Graph, to_text
+from tools.pictures import hash_of
 from tools.schemas import input_types
 
 GRAPHS = [make() for make in workflows.WORKFLOWS]
@@ -29,11 +30,13 @@ def test_every_workflow_has_a_picture_and_nothing_lies_about() -> None:
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name[0])
-def test_file_is_what_the_script_makes(bench: Bench, graph: Graph) -> None:
+def test_file_and_picture_are_what_the_script_makes(bench: Bench, graph: Graph) -> None:
     descriptions = bench.host.get("/object_info")
     if "CurveEditor" not in descriptions:
         pytest.skip("files are written with the newest host")
     assert to_text(graph.workflow(descriptions)) == (workflows.FOLDER / f"{graph.name}.json").read_text()
+    comment = Image.open(workflows.FOLDER / f"{graph.name}.jpg").info.get("comment", b"").decode()
+    assert comment == hash_of(graph.full_api(descriptions)), "made with other values: run python -m tools.workflows"
 
 
 @each_file
