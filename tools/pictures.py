@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,13 @@ WIDTH, FRAMES = 512, 4
 SAMPLERS = ("CustomCrafterDynamicWeightedKSampler", "CustomCrafterDynamicLoRAWeights")
 
 
+def hash_of(api: dict[str, Any]) -> str:
+    """What a picture says of the graph it was made with, as its JPEG's comment."""
+    return hashlib.sha256(json.dumps(api, sort_keys=True).encode()).hexdigest()
+
+
 def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description], host: Any) -> None:
-    """Run a graph and write frames of its videos, each above the strengths it was made with."""
+    """Run a graph and write frames of its videos, each above the strengths it was made with, and the graph's hash."""
     api = graph.full_api(descriptions)
     videos = _videos(api, host)
     strengths = [[_strengths(node["inputs"], api)] for node in api.values() if node["class_type"] in SAMPLERS]
@@ -32,7 +39,7 @@ def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description]
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
-    sheet.save(path, quality=88)
+    sheet.save(path, quality=88, comment=hash_of(api))
 
 
 def _fitted(row: Image.Image) -> Image.Image:

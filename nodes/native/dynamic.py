@@ -227,11 +227,15 @@ def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name:
     tensors = comfy.lora_convert.convert_lora(dict(tensors))
     patches = comfy.lora.load_lora(tensors, names, log_missing=False)
     weights = model.model.state_dict()
-    patches = {target: patch for target, patch in patches.items() if _parts(target)[0] in weights}
+    patches = {
+        target: patch
+        for target, patch in patches.items()
+        if _parts(target)[0] in weights and _can_change(model, _parts(target)[0])
+    }
     if not patches:
         raise InputError(
             expected=f"a LoRA for {type(model.model).__name__}",
-            found=f"{name}, of whose names none fits: {some_names(list(tensors), 3)}",
+            found=f"{name}, of whose names none fits what can change while it samples: {some_names(list(tensors), 3)}",
             remedy="Choose a LoRA that was made for this model.",
         )
     values = [value for key, value in tensors.items() if not key.endswith(".alpha")]
@@ -239,7 +243,8 @@ def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name:
     count = sum(id(value) in taken for value in values)
     if count < len(values):
         log.warning(
-            "%s: %d of %d tensors are used; the others (of a text encoder or of other layers) fit nothing in %s.",
+            "%s: %d of %d tensors are used; the others (of a text encoder or of other layers) fit nothing that can change "
+            "while %s samples.",
             name, count, len(values), type(model.model).__name__,
         )  # fmt: skip
     for target, patch in patches.items():
@@ -251,6 +256,12 @@ def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name:
                 remedy="Choose a LoRA that was made for this model.",
             )
     return patches
+
+
+def _can_change(model: ModelPatcher, key: str) -> bool:
+    """Whether the layer of a weight asks for changes of it: the host's own do, for ``weight`` and ``bias`` only."""
+    layer, _, kind = key.rpartition(".")
+    return kind in ("weight", "bias") and hasattr(model.get_model_object(layer), f"{kind}_function")
 
 
 def _tensors_of(value: Any) -> list[torch.Tensor]:

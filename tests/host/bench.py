@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from graphs import Graph, Node
-from running_host import RunningHost
+from running_host import PACK, RunningHost
 
 OWN_SAMPLER = "ddim_videocrafter2"
 SIZE = {"width": 64, "height": 48, "frames": 4}
@@ -24,6 +24,11 @@ class Bench:
     def scene(self, *, dtype: str = "float32", prompt: str = PROMPT, subject: str | None = "first") -> Scene:
         """Start a graph."""
         return Scene(self.host, dtype, prompt, subject)
+
+    def own_nodes(self) -> dict[str, Any]:
+        """This pack's nodes as the host describes them, by whose they are, not by their ids."""
+        nodes = self.host.get("/object_info")
+        return {name: node for name, node in sorted(nodes.items()) if node["python_module"] == f"custom_nodes.{PACK}"}
 
 
 class Scene:

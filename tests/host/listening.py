@@ -46,6 +46,19 @@ def listen(host: RunningHost, graph: dict[str, Any], seconds: float = 120) -> He
     return heard
 
 
+def started(host: RunningHost, graph: dict[str, Any], node: str, seconds: float = 120) -> str:
+    """Queue a graph as a page does and wait until a node's progress bar moves; returns the run's id."""
+    client, heard = uuid.uuid4().hex, Heard()
+    socket = websocket.create_connection(f"ws://127.0.0.1:{host.port}/ws?clientId={client}", timeout=seconds)
+    try:
+        prompt = host.queue(graph, client)
+        while not heard.progress(node):
+            assert not _hear(heard, socket.recv(), prompt), "it ended before"
+    finally:
+        socket.close()
+    return prompt
+
+
 def _hear(heard: Heard, message: str | bytes, prompt: str) -> bool:
     """Note a message; whether it is the last one."""
     if isinstance(message, bytes):

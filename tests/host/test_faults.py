@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from bench import Bench, Scene
+from listening import started
 from running_host import Interrupted, PromptFailed
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"  # one of those a subject changes
-STEPS, K = 4, 2  # two steps at each strength
-SAMPLERS = ("ours", "the host's")
+STEPS, K = 3, 1  # the first, one with the other strength, the last
+PLACES = [(sampler, layer) for sampler in ("ours", "the host's") for layer in ("", LAYER)]
 FAULTS: dict[str, str | None] = {"error": "probe fault at step", "interrupt": None, "memory": "probe out of memory"}
 ALWAYS = ("HostUNet", "FrameByFrame", "OpenClipTower", "Subject")  # as long as the host keeps results of the nodes
 OBJECTS = ("HostUNet", "FrameByFrame", "OpenClipTower", "ScheduledStrength", "WeightChange", "Subject")
@@ -39,28 +40,26 @@ def fault(bench: Bench, kind: str, **more: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "samplers"), [("error", SAMPLERS), ("interrupt", SAMPLERS), ("memory", ("the host's",))]
+    ("kind", "places"),
+    [("error", PLACES), ("interrupt", PLACES), ("memory", PLACES[-1:])],
+    ids=["error", "interrupt", "memory"],
 )
-def test_fault_at_every_step_leaves_no_trace(bench: Bench, kind: str, samplers: tuple[str, ...]) -> None:
+def test_fault_at_every_step_leaves_no_trace(bench: Bench, kind: str, places: list[tuple[str, str]]) -> None:
     """Before the network runs, and in the middle of it, inside a layer whose weight carries the subject."""
     expected = base_and_subject(bench)
     for step in range(STEPS):
-        for sampler in samplers:
-            for layer in ("", LAYER):
-                fault(bench, kind, step=step, layer=layer, sampler=sampler)
-        for result, wanted in zip(base_and_subject(bench), expected, strict=True):
-            assert torch.equal(result, wanted), f"changed after {kind} at step {step}"
+        for sampler, layer in places:
+            fault(bench, kind, step=step, layer=layer, sampler=sampler)
+            for result, wanted in zip(base_and_subject(bench), expected, strict=True):
+                assert torch.equal(result, wanted), f"changed after {kind} at step {step} of {sampler} in {layer!r}"
 
 
 def test_interrupt_by_the_user(bench: Bench) -> None:
     expected = base_and_subject(bench)
     scene = bench.scene().fresh()
-    scene.keep(scene.dynamic_sampler(steps=1000)[0], "long")
-    prompt = bench.host.queue(scene.graph.nodes)
-    deadline = time.monotonic() + 60
-    while not bench.host.get("/queue")["queue_running"]:
-        assert time.monotonic() < deadline and prompt not in bench.host.get("/history"), "it never ran"
-        time.sleep(0.02)
+    sampler = scene.dynamic_sampler(steps=1000)
+    scene.keep(sampler[0], "long")
+    prompt = started(bench.host, scene.graph.nodes, sampler.name)
     bench.host.post("/interrupt")
     with pytest.raises(Interrupted):
         bench.host.wait(prompt, 60)
@@ -128,3 +127,13 @@ def test_runs_in_a_row_hold_no_more_each(bench: Bench) -> None:
         memory.append(bench.host.memory())
     assert held[0] == held[-1] == max(held, key=lambda counts: sum(counts.values())), held
     assert memory[-1] < memory[5] * 1.02, [f"{number:,}" for number in memory]
+
+
+def test_queues_in_a_row_need_no_more_memory(bench: Bench) -> None:
+    """The base and the subject over and over, as a person does who never frees anything."""
+    memory: list[int] = []
+    for _ in range(8):
+        base_and_subject(bench)
+        memory.append(bench.host.memory())
+    warm = memory[3:]
+    assert max(warm) <= warm[0] * 1.02, [f"{number:,}" for number in memory]

@@ -25,7 +25,7 @@ def test_files_are_what_the_script_makes(bench: Bench) -> None:
 def test_every_socket_of_every_node_has_a_name_and_a_text(bench: Bench, language: str) -> None:
     """Keys against the host's own list of nodes, not against the script's."""
     texts = json.loads(PAGES[f"{language}/nodeDefs.json"].read_text(encoding="utf-8"))
-    nodes = {name: node for name, node in bench.host.get("/object_info").items() if name.startswith("CustomCrafter")}
+    nodes = bench.own_nodes()
     assert texts.keys() == nodes.keys() and nodes
     for name, node in nodes.items():
         told, inputs = texts[name], {**node["input"].get("required", {}), **node["input"].get("optional", {})}

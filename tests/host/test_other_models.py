@@ -104,6 +104,34 @@ def test_log_says_what_of_a_lora_is_left_out(bench: Bench) -> None:
     assert "whole.safetensors: " not in bench.host.log
 
 
+def test_weights_that_only_the_hosts_loader_changes(bench: Bench) -> None:
+    """Of plain torch layers and of none at all: left out, and said so; a LoRA of only such is refused."""
+    scene = Small(bench, "plain parts")
+    scene.keep(scene.loaded_lora, "lora").run()
+    lora = {name: value.contiguous() for name, value in scene.saved("lora").items()}
+    plain = {
+        "diffusion_model.img_in.diff": torch.ones(64, 64),
+        "diffusion_model.img_in.diff_b": torch.ones(64),
+        "diffusion_model.gain.set_weight": torch.zeros(4),
+        "diffusion_model.double_blocks.0.img_attn.norm.query_norm.scale.diff": torch.ones(16),  # on older hosts
+    }
+    save_file({**lora, **plain}, bench.host.base / "models" / "loras" / "with_plain.safetensors")
+    save_file(plain, bench.host.base / "models" / "loras" / "plain_parts.safetensors")
+
+    def ours(scene: Small, name: str) -> list[Any]:
+        values = {"lora": f"{name}.safetensors", "lambda_s": 0.5, "lambda_l": 0.5, "k": 2}
+        return scene.sample(scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, **values)[0])[0]
+
+    scene = Small(bench, "plain parts")
+    result, expected = scene.result(ours(scene, "with_plain"), scene.sample(scene.plain(0.5))[0])
+    assert distance(result, expected) < 1e-6
+    assert f"with_plain.safetensors: {len(lora)} of {len(lora) + len(plain)} tensors are used" in bench.host.log
+    scene = Small(bench, "plain parts")
+    scene.keep(ours(scene, "plain_parts"))
+    with pytest.raises(PromptFailed, match="none fits what can change while it samples"):
+        scene.run()
+
+
 def in_form(lora: dict[str, torch.Tensor], form: str) -> dict[str, torch.Tensor]:
     """A change of each layer of a LoRA in another form of those that hosts read."""
     made: dict[str, torch.Tensor] = {}

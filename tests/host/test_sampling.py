@@ -40,15 +40,18 @@ def test_frame_rate_equals_core(bench: Bench, model: VideoCrafter2) -> None:
 
 
 def test_sampler_custom_equals_core(bench: Bench, model: VideoCrafter2) -> None:
-    expected = core_latent(model, [], "a dog")
+    """Ending where VideoCrafter2 does, and at the clean latent."""
     scene = bench.scene(subject=None, prompt="a dog")
-    sampler = scene.add("CustomCrafterDDIMSampler", eta=1.0, exact_tail=False)[0]
     sigmas = scene.add("BasicScheduler", model=scene.model, scheduler="ddim_uniform", steps=STEPS, denoise=1.0)[0]
-    custom = scene.add(
-        "SamplerCustom", model=scene.model, add_noise=True, noise_seed=SEED, cfg=CFG, positive=scene.positive,
-        negative=scene.negative, sampler=sampler, sigmas=sigmas, latent_image=scene.latent,
-    )  # fmt: skip
-    assert distance(scene.result(custom[0]), expected) < 1e-4
+    given = {
+        "model": scene.model, "add_noise": True, "noise_seed": SEED, "cfg": CFG, "positive": scene.positive,
+        "negative": scene.negative, "sigmas": sigmas, "latent_image": scene.latent,
+    }  # fmt: skip
+    samplers = [scene.add("CustomCrafterDDIMSampler", eta=1.0, exact_tail=tail)[0] for tail in (False, True)]
+    results = scene.result(*(scene.add("SamplerCustom", **given, sampler=sampler)[0] for sampler in samplers))
+    for exact_tail, result in zip((False, True), results, strict=True):
+        assert distance(result, core_latent(model, [], "a dog", exact_tail=exact_tail)) < 1e-4
+    assert distance(*results) > 1e-3
 
 
 def test_two_subjects_equal_core(bench: Bench, model: VideoCrafter2, subjects: dict[str, Subject]) -> None:
@@ -67,6 +70,20 @@ def test_two_subjects_equal_core(bench: Bench, model: VideoCrafter2, subjects: d
         strength=0.5,
     )
     scene.model, scene.clip = both[0], both[1]
+    scene.encode(prompt)
+    assert distance(scene.result(scene.dynamic_sampler()[0]), expected) < 1e-4
+
+
+def test_two_subjects_in_a_chain_equal_core(bench: Bench, model: VideoCrafter2, subjects: dict[str, Subject]) -> None:
+    prompt = "a <new1> and a <new2> play"
+    strengths = {"first": 0.7, "second": 0.4}
+    applied = [AppliedSubject(subjects[name], Constant(strength)) for name, strength in strengths.items()]
+    expected = core_latent(model, applied, prompt)
+    scene = bench.scene(subject=None)
+    for name, strength in strengths.items():
+        given = {"model": scene.model, "clip": scene.clip, "subject": scene.load_subject(name)}
+        both = scene.add("CustomCrafterApplySubject", **given, strength=strength)
+        scene.model, scene.clip = both[0], both[1]
     scene.encode(prompt)
     assert distance(scene.result(scene.dynamic_sampler()[0]), expected) < 1e-4
 
@@ -94,6 +111,20 @@ def test_host_sampler_with_dynamic_weights_equals_ours(bench: Bench, sampler: st
     theirs = scene.host_sampler(sampler, model=scene.dynamic_weights())[0]
     result, expected = scene.result(ours, theirs)
     assert distance(result, expected) < 1e-6
+
+
+def test_denoise_counts_k_on_the_steps_that_run(bench: Bench) -> None:
+    """On a given video the last part of the steps only, as the host's sampler has it; weak in the first K of those."""
+    scene = bench.scene()
+    video = scene.add("ProbeLatent", channels=4, frames=4, height=6, width=8)[0]
+    part = {"latent_image": video, "denoise": 0.5}
+    ours = scene.dynamic_sampler(sampler_name="ddim", **part)
+    theirs = scene.host_sampler(model=scene.dynamic_weights(), **part)[0]
+    whole = scene.dynamic_sampler(sampler_name="ddim", latent_image=video)
+    result, expected, applied, noised = scene.result(ours[0], theirs, ours[2], whole[0])
+    assert applied == "[0.4, 0.4, 0.8, 0.8, 0.8]"
+    assert distance(result, expected) < 1e-6
+    assert distance(result, noised) > 1e-2
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
@@ -156,6 +187,26 @@ def test_equal_strengths_are_a_plain_lora(bench: Bench) -> None:
     result, expected, applied = scene.result(ours, loader, constant)
     assert distance(result, expected) < 1e-6
     assert torch.equal(applied, expected)
+
+
+def test_hosts_loader_of_model_and_clip(bench: Bench) -> None:
+    """LoraLoader: our CLIP goes through it and keeps its tokens; a subject's file holds nothing for the CLIP to change."""
+    scene = bench.scene()
+    only = scene.host_sampler(model=scene.lora(0.7))[0]
+    texts, videos = [scene.positive], [only]
+    for strength in (0.0, 1.0):
+        both = scene.add(
+            "LoraLoader", model=scene.model, clip=scene.clip, lora_name="first.safetensors",
+            strength_model=0.7, strength_clip=strength,
+        )  # fmt: skip
+        texts.append(scene.add("CLIPTextEncode", clip=both[1], text=PROMPT)[0])
+        videos.append(scene.host_sampler(model=both[0], positive=texts[-1])[0])
+    found = scene.result(*texts, *videos)
+    for text in found[1:3]:
+        assert torch.equal(text[0][0], found[0][0][0])
+        assert text[0][1]["customcrafter_tokens"] == ("<new1>",)
+    for video in found[4:]:
+        assert torch.equal(video, found[3])
 
 
 def test_images_as_batch_are_the_same_video(bench: Bench) -> None:

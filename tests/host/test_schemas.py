@@ -22,14 +22,19 @@ FOLLOWS_THE_HOST = {  # choices that grow with the host: whose they are
     "subject": ("LoraLoader", "lora_name"),
     "lora": ("LoraLoader", "lora_name"),
 }
-KEPT = ("default", "min", "max", "step", "display", "control_after_generate", "multiline", "advanced", "forceInput")
+KEPT = (
+    "default",
+    "min",
+    "max",
+    "step",
+    "round",
+    "display",
+    "control_after_generate",
+    "multiline",
+    "advanced",
+    "forceInput",
+)
 CURVE = ",CURVE"  # what newer hosts also take where older ones take the text of a curve
-
-
-def ours(bench: Bench) -> dict[str, Any]:
-    """This pack's nodes as the host describes them."""
-    nodes = bench.host.get("/object_info")
-    return {name: node for name, node in sorted(nodes.items()) if name.startswith("CustomCrafter")}
 
 
 def described(node: dict[str, Any], descriptions: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +47,8 @@ def described(node: dict[str, Any], descriptions: dict[str, Any]) -> dict[str, A
             if given == "COMBO":
                 kept["options"] = own_choices(name, options["options"], descriptions)
             inputs.append({"name": name, "type": given, "kind": kind, **kept})
-    outputs = [list(pair) for pair in zip(node["output"], node["output_name"], strict=True)]
-    names = {"display_name": node["display_name"], "category": node["category"]}
+    outputs = [list(row) for row in zip(node["output"], node["output_name"], node["output_is_list"], strict=True)]
+    names = {key: node[key] for key in ("display_name", "category", "output_node")}
     return {**names, "inputs": inputs, "outputs": outputs}
 
 
@@ -57,8 +62,9 @@ def own_choices(name: str, choices: list[str], descriptions: dict[str, Any]) -> 
 
 
 def test_schemas_are_the_snapshot(bench: Bench) -> None:
-    descriptions = bench.host.get("/object_info")
-    found = {name: described(node, descriptions) for name, node in ours(bench).items()}
+    descriptions, own = bench.host.get("/object_info"), bench.own_nodes()
+    assert own and all(name.startswith("CustomCrafter") for name in own), "ids that no other pack has"
+    found = {name: described(node, descriptions) for name, node in own.items()}
     curves = "CurveEditor" in descriptions
     if os.environ.get("UPDATE_SNAPSHOT") and curves:
         SNAPSHOT.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
@@ -68,8 +74,8 @@ def test_schemas_are_the_snapshot(bench: Bench) -> None:
 
 def test_everything_is_explained(bench: Bench) -> None:
     """In words: a name, a description, a place in the menu, other words to find it by, and a text for every socket."""
-    finds = "search_aliases" in next(iter(ours(bench).values()))  # newer hosts only
-    for name, node in ours(bench).items():
+    finds = "search_aliases" in next(iter(bench.own_nodes().values()))  # newer hosts only
+    for name, node in bench.own_nodes().items():
         assert node["description"] and " " in node["display_name"], name
         assert node["category"].partition("/")[0] == "CustomCrafter", name
         assert not finds or len(node["search_aliases"]) >= 2, name
@@ -80,11 +86,11 @@ def test_everything_is_explained(bench: Bench) -> None:
 
 
 def test_every_node_has_a_help_page(bench: Bench) -> None:
-    for name in ours(bench):
+    for name in bench.own_nodes():
         address = f"http://127.0.0.1:{bench.host.port}/extensions/{PACK}/docs/{name}.md"
         with urllib.request.urlopen(address, timeout=30) as page:
             assert page.read().decode().startswith("# "), name
-    assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == set(ours(bench))
+    assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == set(bench.own_nodes())
 
 
 def test_import_is_quick_and_loads_nothing_heavy(bench: Bench) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import html
+import re
 
 import numpy as np
 import pytest
 from bench import SIZE, STEPS, Bench
 from listening import listen
+from running_host import ROOT
 from safetensors.torch import load_file, save_file
+
+from customcrafter_core.subject.file import load_subject
+
+DEMO_SUBJECT = ROOT / "customcrafter_core" / "demo" / "assets" / "demo_subject.safetensors"
 
 
 @pytest.mark.parametrize("node", ["ours", "the host's"])
@@ -42,19 +48,20 @@ def test_summary_on_the_node(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "base"),
+    ("name", "base", "steps"),
     [
-        ("customcrafter_demo_subject", "the demo model (32-64-64 / "),
-        ("first.safetensors", "another model (16-32-32 / "),
+        ("customcrafter_demo_subject", "the demo model (32-64-64 / ", load_subject(DEMO_SUBJECT).steps),
+        ("first.safetensors", "another model (16-32-32 / ", 0),
     ],
 )
-def test_summary_names_the_base(bench: Bench, name: str, base: str) -> None:
+def test_summary_names_base_and_steps(bench: Bench, name: str, base: str, steps: int) -> None:
     scene = bench.scene(subject=None)
     loaded = scene.add("CustomCrafterLoadSubject", subject=name, token="<named>")
     scene.keep(loaded[2], "summary")
     outputs = scene.run()
     summary = scene.saved("summary")
     assert f"Base model: {base}" in summary
+    assert re.fullmatch(rf"LoRA of rank \d+ on \d+ layers, trained for {steps} steps", summary.splitlines()[-1])
     assert outputs[loaded.name]["text"] == [summary]
 
 

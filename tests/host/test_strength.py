@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from bench import STEPS, Bench, Scene
@@ -13,15 +14,23 @@ from customcrafter_core.subject.subject import Subject
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
-def measured(scene: Scene, subjects: dict[str, Subject], model: list, sampler, name: str = "first") -> list[float]:
-    """Strength at each call of the model, both halves of guidance being one call."""
-    layer = f"diffusion_model.{LAYER}"
-    factors = subjects[name].factors[LAYER]
+def probed(scene: Scene, subjects: dict[str, Subject], model: list, name: str = "strengths") -> list:
+    """The model, noting the strength in a layer of the first subject."""
+    factors = subjects["first"].factors[LAYER]
     change = scene.add("ProbeTensor", values={"__value__": (factors.up @ factors.down).tolist()})[0]
-    probe = scene.add("ProbeStrength", model=model, change=change, layer=layer, name="strengths")[0]
-    scene.keep(sampler(model=probe)[0], "latent")
-    scene.run()
-    return [round(strength, 4) for _, strength in scene.saved("strengths")]
+    layer = f"diffusion_model.{LAYER}"
+    return scene.add("ProbeStrength", model=model, change=change, layer=layer, name=name)[0]
+
+
+def seen(scene: Scene, name: str = "strengths") -> list[float]:
+    """Strength at each call of a probed model, both halves of guidance being one call."""
+    return [round(strength, 4) for _, strength in scene.saved(name)]
+
+
+def measured(scene: Scene, subjects: dict[str, Subject], model: list, sampler) -> list[float]:
+    """Run a sampler on a model; what `seen` tells of it."""
+    scene.keep(sampler(model=probed(scene, subjects, model))[0], "latent").run()
+    return seen(scene)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +68,8 @@ def test_strength_in_our_sampler_is_what_it_reports(bench: Bench, subjects: dict
     assert scene.result(sampler[2]) == "[0.3, -0.5, -0.5, -0.5, -0.5]"
     scene = bench.scene()
     model = scene.dynamic_weights(0.3, -0.5, 1)
-    seen = measured(scene, subjects, model, lambda **more: scene.dynamic_sampler(subject=None, **more))
-    assert seen == [0.3, -0.5, -0.5, -0.5, -0.5]
+    found = measured(scene, subjects, model, lambda **more: scene.dynamic_sampler(subject=None, **more))
+    assert found == [0.3, -0.5, -0.5, -0.5, -0.5]
 
 
 def test_our_sampler_reports_what_others_put_on_the_model(bench: Bench) -> None:
@@ -82,10 +91,10 @@ def test_steps_from_the_hosts_cache_are_gaps(bench: Bench) -> None:
     scene = bench.scene()
     options = {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
     scene.model = scene.add("EasyCache", model=scene.model, **options)[0]
-    seen = json.loads(scene.result(scene.dynamic_sampler(0.3, -0.5, 1)[2]))
+    applied = json.loads(scene.result(scene.dynamic_sampler(0.3, -0.5, 1)[2]))
     skipped = int(re.findall(r"EasyCache - skipped (\d)/5 steps", bench.host.log)[-1])
-    assert skipped >= 2 and seen.count(None) == skipped  # how many differs between hosts
-    assert seen[:2] == [0.3, -0.5] and set(seen[2:]) <= {None, -0.5}
+    assert skipped >= 2 and applied.count(None) == skipped  # how many differs between hosts
+    assert applied[:2] == [0.3, -0.5] and set(applied[2:]) <= {None, -0.5}
 
 
 def test_curve(bench: Bench, subjects: dict[str, Subject]) -> None:
@@ -101,6 +110,24 @@ def test_curve_of_the_host(bench: Bench, subjects: dict[str, Subject]) -> None:
     curve = scene.add("CurveEditor", curve={"points": [[0, 0], [1, 1]], "interpolation": "linear"})[0]
     model = scene.dynamic_weights(curve=curve)
     assert measured(scene, subjects, model, scene.host_sampler) == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_curves_of_the_other_nodes(bench: Bench, subjects: dict[str, Subject]) -> None:
+    """As text, and of the host's own kind where it has one: in our sampler, and on a LoRA."""
+    scene = bench.scene()
+    curves: list[tuple[Any, list[float]]] = [("0:0, 0.5:1, 1:0.2", [0.0, 0.5, 1.0, 0.6, 0.2])]
+    if "CurveEditor" in bench.host.get("/object_info"):
+        points = {"points": [[0, 0], [1, 1]], "interpolation": "linear"}
+        curves.append((scene.add("CurveEditor", curve=points)[0], [0.0, 0.25, 0.5, 0.75, 1.0]))
+    for number, (curve, _) in enumerate(curves):
+        scene.keep(scene.dynamic_sampler(curve=curve)[2], f"applied{number}")
+        lora = {"lora": "first.safetensors", "lambda_s": 0.4, "lambda_l": 0.8, "k": 2, "curve": curve}
+        model = scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, **lora)[0]
+        scene.keep(scene.host_sampler(model=probed(scene, subjects, model, f"lora{number}"))[0], f"latent{number}")
+    scene.run()
+    for number, (_, expected) in enumerate(curves):
+        assert json.loads(scene.saved(f"applied{number}")) == pytest.approx(expected)
+        assert seen(scene, f"lora{number}") == expected
 
 
 def test_count_is_on_the_real_list(bench: Bench) -> None:

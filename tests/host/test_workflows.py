@@ -13,6 +13,8 @@ from saved_workflow import api_of
 
 from tools import workflows
 from tools.graphs import Graph, to_text
+from tools.pictures import hash_of
+from tools.schemas import input_types
 
 GRAPHS = [make() for make in workflows.WORKFLOWS]
 FILES = sorted(workflows.FOLDER.glob("*.json"))
@@ -28,11 +30,13 @@ def test_every_workflow_has_a_picture_and_nothing_lies_about() -> None:
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name[0])
-def test_file_is_what_the_script_makes(bench: Bench, graph: Graph) -> None:
+def test_file_and_picture_are_what_the_script_makes(bench: Bench, graph: Graph) -> None:
     descriptions = bench.host.get("/object_info")
     if "CurveEditor" not in descriptions:
         pytest.skip("files are written with the newest host")
     assert to_text(graph.workflow(descriptions)) == (workflows.FOLDER / f"{graph.name}.json").read_text()
+    comment = Image.open(workflows.FOLDER / f"{graph.name}.jpg").info.get("comment", b"").decode()
+    assert comment == hash_of(graph.full_api(descriptions)), "made with other values: run python -m tools.workflows"
 
 
 @each_file
@@ -44,7 +48,9 @@ def test_links_fit_the_host(bench: Bench, file: Path) -> None:
         assert descriptions[nodes[origin]["type"]]["output"][output] == kind
         assert number in nodes[origin]["outputs"][output]["links"]
         assert nodes[target]["inputs"][slot]["link"] == number
-        assert kind in nodes[target]["inputs"][slot]["type"].split(",")
+        given = nodes[target]["inputs"][slot]["name"]
+        taken, _, _ = input_types(descriptions[nodes[target]["type"]])[given]
+        assert kind in taken.split(","), f"{nodes[target]['type']}.{given}"
     linked = [given["link"] for node in nodes.values() for given in node["inputs"] if given["link"] is not None]
     assert sorted(linked) == sorted(row[0] for row in workflow["links"])
 

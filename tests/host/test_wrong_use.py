@@ -170,11 +170,14 @@ def test_latent_of_other_channels(bench: Bench) -> None:
     assert "found one of 16" in refused(scene)
 
 
-def test_unet_patch_without_effect(bench: Bench) -> None:
+@pytest.mark.parametrize("sampler", ["ours", "the host's"])
+def test_unet_patch_without_effect(bench: Bench, sampler: str) -> None:
     scene = bench.scene()
-    scene.model = scene.add("FreeU_V2", model=scene.model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
-    scene.keep(scene.dynamic_sampler()[0])
-    assert "would have no effect" in refused(scene)
+    model = scene.model if sampler == "ours" else scene.dynamic_weights()
+    patched = scene.add("FreeU_V2", model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)[0]
+    make = scene.dynamic_sampler if sampler == "ours" else scene.host_sampler
+    scene.keep(make(model=patched)[0])
+    assert "a patch made for the host's own UNet" in refused(scene)
 
 
 @pytest.mark.parametrize("sampler", ["ours", "the host's"])

@@ -375,7 +375,7 @@ class ProbeSmallModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"kind": (["sd15", "flux", "scaled fp8"],)}}
+        return {"required": {"kind": (["sd15", "flux", "scaled fp8", "plain parts"],)}}
 
     def make(self, kind: str) -> tuple[Any, ...]:
         import comfy.model_patcher
@@ -385,6 +385,10 @@ class ProbeSmallModel:
         if kind == "scaled fp8":
             config.scaled_fp8 = torch.float8_e4m3fn
         model = config.get_model({}, "", device="cpu")
+        if kind == "plain parts":  # as models of other packs have them: not of the host's layer classes
+            network, made = model.diffusion_model, model.diffusion_model.img_in
+            network.img_in = torch.nn.Linear(made.in_features, made.out_features)
+            network.gain = torch.nn.Parameter(torch.ones(4))
         generator = torch.Generator().manual_seed(1)
         for name, value in model.diffusion_model.named_parameters():
             scale = 0.05 if value.ndim > 1 else 0.0
