@@ -245,6 +245,12 @@ def test_dynamic_degree_takes_the_fastest_twentieth_and_thins_out_fast_videos() 
     assert not is_dynamic(frames, lambda frames: flow(frames) * 0.7)
     assert is_dynamic(frames, flow, fps=24)
     assert seen == [16, 16, 6]
+    for count, fps in ((3, 24), (2, 60), (3, 60), (4, 24)):  # too short to leave out so many: first and last are kept
+        seen.clear()
+        assert is_dynamic(np.linspace(0, 1, count)[:, None, None, None] * np.ones((1, 100, 120, 3)), flow, fps=fps)
+        assert seen == [2]
+    with pytest.raises(InputError, match="two frames; found 1"):
+        is_dynamic(frames[:1], flow)
 
 
 def test_raft_needs_its_file_and_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
