@@ -2,10 +2,10 @@
 
 Run: .venv/bin/python -m benchmarks.motion_onset     (about ten minutes on one core)
 
-For each prompt and seed the K comes from one run of the base with the class word; then the shipped subject, an orange
-square, is sampled at the paper's strengths with that K and with a row of others, from the same noise. A video is right
-if its object goes where the prompt says (fitted travel of its centre) and is orange. One subject and one training: an
-illustration of the mechanism, no claim about VideoCrafter2.
+Writes benchmarks/motion_onset.md and benchmarks/motion_onset.json. For each prompt and seed the K comes from one run of the
+base with the class word; then the shipped subject, an orange square, is sampled at the paper's strengths with that K and
+with a row of others, from the same noise. One subject and one training: an illustration of the mechanism, no claim about
+VideoCrafter2.
 """
 
 from __future__ import annotations
@@ -14,28 +14,74 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import argparse
 import json
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from customcrafter_core.demo import demo_checkpoint, measures, run, world
 from customcrafter_core.evaluation.intervals import bootstrap_mean
 from customcrafter_core.evaluation.motion_onset import motion_onset
 from customcrafter_core.evaluation.sweep import weight_sweep
 from customcrafter_core.generation import VideoSettings
+from customcrafter_core.output.files import write_bytes, write_json
 from customcrafter_core.subject.file import load_subject
 
 KS = (0, 3, 5, 8, 10, 12, 15, 20, 30)
 SEEDS = (2000,)
 PROMPTS = [(motion, background) for motion in ("left", "right", "up", "down") for background in ("gray", "white")]
+HEAD = """# Is the K that Motion Onset suggests a good one?
+
+Written by `python -m benchmarks.motion_onset` from the shipped demo model; do not edit. For each prompt the K comes from one
+run of the base with the class word. Then the shipped subject, an orange square, is sampled with that K and with those of a
+sweep, from the same noise. A video is right if its object goes where the prompt says (fitted travel of its centre) and is
+orange. The best Ks of a prompt are those of the sweep whose videos are right, or, where none is, those that have most of the
+two; their range is from the smallest to the largest. One subject, one training, a small model: an illustration of the
+mechanism, no claim about VideoCrafter2.
+
+"""
+
+Right = tuple[bool, bool]
+"""Whether the motion and the colour of a video are right."""
 
 
-def main() -> None:
-    """Print a line for each prompt and seed, then the share of right videos for each K."""
+@dataclass(frozen=True)
+class Row:
+    """One prompt and seed."""
+
+    prompt: str
+    seed: int
+    suggested: int | None
+    """None: the base's video does not move."""
+    right: Mapping[int, Right]
+    """By K: those of the sweep, and the suggested one."""
+    computed: int = 0
+    """Steps of the network that the sweep needed, and that separate runs would have needed."""
+    alone: int = 0
+
+    @property
+    def best(self) -> list[int]:
+        """Ks of the sweep with the most that is right; the suggested one is not asked."""
+        most = max(sum(self.right[k]) for k in KS)
+        return [k for k in KS if sum(self.right[k]) == most]
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the suggested K lies in the range of the best."""
+        return self.suggested is not None and self.best[0] <= self.suggested <= self.best[-1]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the video with the suggested K is right."""
+        return self.suggested is not None and all(self.right[self.suggested])
+
+
+def measure() -> list[Row]:
+    """Sample all; prints a line for each prompt and seed."""
     model = run.load_demo_base()
     subject = load_subject(demo_checkpoint().with_name("demo_subject.safetensors"))
-    right: dict[str, list[bool]] = {}
-    computed = alone = 0
+    rows = []
     for motion, background in PROMPTS:
         for seed in SEEDS:
             caption = world.caption_for("{}", motion, background)
@@ -44,19 +90,82 @@ def main() -> None:
             ks = sorted({*KS, *([] if suggested is None else [suggested])})
             settings = VideoSettings(caption.replace("{}", subject.trigger), seed=seed, exact_tail=True)
             sweep = weight_sweep(model, settings, subject, k=ks)
-            computed, alone = computed + sweep.forwards, alone + sweep.forwards_alone
-            good = {}
+            right: dict[int, Right] = {}
             for cell in sweep.cells:
                 clip = (cell.frames * 255).byte().numpy()
                 colour = measures.object_colour(clip, world.TOY_COLOURS)
-                good[cell.strength.k] = (measures.direction(clip) == motion, colour == run.SUBJECT.colours[0])
-            print(json.dumps({"prompt": caption, "seed": seed, "suggested": suggested, "right": good}), flush=True)
-            for k in KS:
-                right.setdefault(f"K = {k}", []).append(all(good[k]))
-            right.setdefault("suggested", []).append(suggested is not None and all(good[suggested]))
-    for name, values in right.items():
-        print(f"| {name} | {sum(values)}/{len(values)} | {bootstrap_mean(np.asarray(values, float).tolist())} |")
-    print(f"forwards {computed} instead of {alone}: {1 - computed / alone:.0%} saved")
+                right[cell.strength.k] = (measures.direction(clip) == motion, colour == run.SUBJECT.colours[0])
+            rows.append(Row(caption, seed, suggested, right, sweep.forwards, sweep.forwards_alone))
+            print(json.dumps(asdict(rows[-1])), flush=True)
+    return rows
+
+
+def page(rows: Sequence[Row]) -> str:
+    """What the rows say, as Markdown."""
+    return "\n".join([HEAD + said(rows), "", *prompt_lines(rows), "", *share_lines(rows), "", saving(rows), ""])
+
+
+def said(rows: Sequence[Row]) -> str:
+    """The answer in sentences, with the prompts for which it is no."""
+    within, right = sum(row.is_within for row in rows), sum(row.is_right for row in rows)
+    shares = {k: sum(all(row.right[k]) for row in rows) for k in KS}
+    most = max(shares.values())
+    leading = ", ".join(str(k) for k in KS if shares[k] == most)
+    sentences = [
+        f"The suggested K lies in the range of the best for {within} of {len(rows)} prompts, and its video is right for "
+        f"{right} of {len(rows)}. With one K for all prompts the most that are right is {most} of {len(rows)} (K = {leading})."
+    ]
+    for row in rows:
+        if not row.is_within:
+            found = "no K" if row.suggested is None else f"K = {row.suggested}"
+            sentences.append(f'Outside: "{row.prompt}", {found} suggested, best {span(row.best)}.')
+    return " ".join(sentences)
+
+
+def span(ks: Sequence[int]) -> str:
+    """A range in words."""
+    return f"{ks[0]}" if len(ks) == 1 else f"{ks[0]} to {ks[-1]}"
+
+
+def prompt_lines(rows: Sequence[Row]) -> list[str]:
+    """A line for each prompt."""
+    lines = [
+        "| prompt | seed | right at K | range of the best | suggested K | its video | in the range |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        at = ", ".join(str(k) for k in KS if all(row.right[k])) or "none"
+        suggested = "none" if row.suggested is None else str(row.suggested)
+        its, within = "right" if row.is_right else "**wrong**", "yes" if row.is_within else "**no**"
+        lines.append(f"| {row.prompt} | {row.seed} | {at} | {span(row.best)} | {suggested} | {its} | {within} |")
+    return lines
+
+
+def share_lines(rows: Sequence[Row]) -> list[str]:
+    """The share of right videos for each K of the sweep and for the suggested ones, with 95 % intervals."""
+    values = {str(k): [all(row.right[k]) for row in rows] for k in KS}
+    values["as suggested"] = [row.is_right for row in rows]
+    return [
+        "| K | right videos | share, with its 95 % interval |",
+        "|---|---|---|",
+        *(f"| {k} | {sum(v)} of {len(v)} | {bootstrap_mean([float(one) for one in v])} |" for k, v in values.items()),
+    ]
+
+
+def saving(rows: Sequence[Row]) -> str:
+    """What the sweeps had in common."""
+    computed, alone = sum(row.computed for row in rows), sum(row.alone for row in rows)
+    return f"The sweeps computed {computed} steps instead of {alone}, because runs share their first ones."
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the results")
+    folder = parser.parse_args().out
+    rows = measure()
+    print(write_json(folder / "motion_onset.json", {"rows": [asdict(row) for row in rows]}))
+    print(write_bytes(folder / "motion_onset.md", page(rows).encode()))
 
 
 if __name__ == "__main__":

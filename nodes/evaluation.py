@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ class EvaluateVideo(io.ComfyNode):
             scores.append(scorer.score(part, prompt.strip(), pictures, placeholders=tokens, fps=fps))
             bar.update(1)
         summary = summarize(scores, scorer)
-        text = text_of(summary, lacking(prompt, pictures))
+        text = text_of(summary, scores, lacking(prompt, pictures))
         record = {
             "videos": scores,
             "means": {name: mean.mean for name, mean in summary.means.items()},
@@ -132,9 +132,14 @@ def lacking(prompt: str, photos: Any) -> list[str]:
     return [*without_prompt, *([] if photos is not None else ["No photos: no CLIP-I and DINO-I."])]
 
 
-def text_of(summary: Summary, remarks: Sequence[str]) -> str:
-    """Scores in lines, then what is missing."""
+def text_of(summary: Summary, videos: Sequence[Mapping[str, float]], remarks: Sequence[str]) -> str:
+    """Scores in lines, of several videos those of each too, then what is missing."""
     scores = [f"{name}: {mean}" for name, mean in summary.means.items()]
+    if len(videos) > 1:
+        scores += [
+            f"Video {i + 1}: {', '.join(f'{name} {value:.3f}' for name, value in video.items())}"
+            for i, video in enumerate(videos)
+        ]
     absent = [f"Not scored: {name}, needs {lack}." for name, lack in summary.absent.items()]
     return "\n".join([*scores, *absent, *remarks, *summary.notes])
 

@@ -3,7 +3,7 @@
 Files below the benchmark's folder:
 
 - ``subjects/``: each subject that was learned, with the state of its training, so that it too goes on where it stopped
-- ``cells/METHOD/SUBJECT/``: for each training seed, prompt and seed a video, its latent, and, written last, its record
+- ``cells/METHOD/SUBJECT/``: for each training seed, prompt and seed a latent, its video, and, written last, its record
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from safetensors.torch import load, save
 
 from ..base_model.model import VideoCrafter2
 from ..errors import InputError
-from ..generation import AppliedSubject, VideoSettings, generate, resolve
+from ..generation import AppliedSubject, VideoSettings, check_settings, generate, resolve
 from ..output.files import write_bytes, write_json
 from ..output.video import write_video
 from ..subject.file import load_subject
@@ -35,11 +36,14 @@ from ..training.trainer import TrainStep
 from ..training.watcher import Watcher
 from ..training.workers import ALONE, Workers
 from .benchmark_config import BenchmarkConfig, Method, SubjectEntry
+from .encoders import files_of
 from .scoring import Scorer
 
 SUBJECTS, CELLS = "subjects", "cells"
+VIDEO, LATENTS = ".mp4", ".safetensors"
 LATENT = "latent"
 SECONDS_BETWEEN_LOOKS = 5.0
+BYTES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,12 @@ class Benchmark:
             All results; those of its own share in a process that is not the first.
 
         Raises:
-            InputError: photos, settings or the base model do not fit.
+            InputError: photos, settings or the base model do not fit; settings are checked before anything is learned.
             OSError: the disk is full or the folder cannot be written.
         """
         cells = self.cells()
+        for settings in {self._settings(cell) for cell in cells}:
+            check_settings(settings)
         own = self.share(cells)
         for cell in own:
             if cell.method.preset is not None:
@@ -117,7 +123,8 @@ class Benchmark:
         if not self.workers.is_first:
             return [self.result(cell) for cell in own]
         # not a barrier of the process group: those give up after minutes, and shares differ by hours
-        while not all(self.is_done(cell) for cell in cells):
+        missing = cells
+        while missing := [cell for cell in missing if not self.is_done(cell)]:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         return [self.result(cell) for cell in cells]
 
@@ -131,11 +138,9 @@ class Benchmark:
         return cell.stem if cell.method.preset is None else str(self._subject_path(cell))
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether a cell is sampled and scored with the settings and models of now."""
+        """Whether a cell is sampled and scored with the settings and models of now, and all its files are there."""
         kept = _read_record(self.folder / f"{cell.stem}.json")
-        return kept.get("made") == self._record(cell, self._settings(cell)) and kept.get(
-            "scored_by"
-        ) == self._scored_by(cell)
+        return self._is_scored(cell, kept, self._record(cell, self._settings(cell)))
 
     def cells(self) -> list[Cell]:
         """All cells; a method that learns nothing has one for all training seeds."""
@@ -155,12 +160,22 @@ class Benchmark:
         record = self._record(cell, settings)
         path = self.folder / f"{cell.stem}.json"
         kept = _read_record(path)
-        sampled = kept.get("made") == record and (self.folder / f"{cell.stem}.mp4").is_file()
-        if not sampled or kept.get("scored_by") != self._scored_by(cell):
-            scores = self._score(cell, settings, self._latent(cell, settings, reuse=sampled))
+        if not self._is_scored(cell, kept, record):
+            reuse = kept.get("made") == record
+            if not reuse:
+                path.unlink(missing_ok=True)  # it must not stand beside files of other settings, not even after a kill
+            scores = self._score(cell, settings, self._latent(cell, settings, reuse=reuse))
             kept = {"made": record, "scored_by": self._scored_by(cell), "scores": scores}
             write_json(path, kept)
         return CellResult(cell, settings.prompt, kept["scores"], settings.fps)
+
+    def _is_scored(self, cell: Cell, kept: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+        files = (self.folder / f"{cell.stem}{ending}" for ending in (VIDEO, LATENTS))
+        return (
+            kept.get("made") == record
+            and kept.get("scored_by") == self._scored_by(cell)
+            and all(file.is_file() for file in files)
+        )
 
     # --- learning -----------------------------------------------------------------------------------------------------
 
@@ -235,7 +250,7 @@ class Benchmark:
         return dict(json.loads(json.dumps(made)))
 
     def _latent(self, cell: Cell, settings: VideoSettings, *, reuse: bool) -> torch.Tensor:
-        path = self.folder / f"{cell.stem}.safetensors"
+        path = self.folder / f"{cell.stem}{LATENTS}"
         if reuse and path.is_file():
             return load(path.read_bytes())[LATENT].to(self.model.device)
         applied = []
@@ -248,21 +263,35 @@ class Benchmark:
     @torch.inference_mode()
     def _score(self, cell: Cell, settings: VideoSettings, latent: torch.Tensor) -> dict[str, float]:
         frames = self.model.decode(latent)[0]
-        write_video(self.folder / f"{cell.stem}.mp4", frames, settings.fps)
+        write_video(self.folder / f"{cell.stem}{VIDEO}", frames, settings.fps)
         photos: Sequence[Image.Image] = [photo.image for photo in self.photos(cell.subject.photos)]
         placeholders = [token for token in (self._token(cell),) if token]
         return self.scorer.score(frames, settings.prompt, photos, placeholders=placeholders, fps=settings.fps)
 
     def _scored_by(self, cell: Cell) -> dict[str, Any]:
         """What the scores depend on besides the video."""
-        models = {name: str(path) for name, path in self.config.models.items()}
-        photos = digest_of(self.photos(cell.subject.photos))
         return {
-            "models": models,
+            "models": self._models,
             "absent": sorted(self.scorer.absent),
             "literal": self.scorer.literal,
-            "photos": photos,
+            "photos": self._digest_of(cell.subject.photos),
         }
+
+    @cached_property
+    def _models(self) -> dict[str, str]:
+        """What the models are, wherever they lie: a digest of the files of each."""
+        return {name: _files_digest(path) for name, path in self.config.models.items()}
+
+
+def _files_digest(model: Path) -> str:
+    """What differs if any byte of a model's files does."""
+    digest = hashlib.sha256()
+    for path in files_of(model) if model.is_dir() else [model]:
+        digest.update(f"{path.name if model.is_dir() else ''} {path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while part := file.read(BYTES_AT_ONCE):
+                digest.update(part)
+    return digest.hexdigest()[:16]
 
 
 def _digest(content: Any) -> str:

@@ -162,11 +162,12 @@ def write_report(folder: Path, report: Report, on_sheet: Callable[[int, int], No
     """
     tables, remarks = report.tables(), report.remarks()
     sheets = _write_sheets(folder, report, on_sheet)
+    height, width = read_video(folder / f"{report.results[0].cell.stem}.mp4")[0].shape[1:3]
     text = f"# {report.title}\n\n" + "\n\n".join(remarks) + "\n\n" + "\n".join(table.markdown() for table in tables)
     text += "".join(f"\n## {name}\n\n![{name}]({path})\n" for name, path in sheets.items())
     _report_videos(folder, report).write(folder)
     return [
-        write_bytes(folder / PAGE, _page(report, tables, remarks).encode()),
+        write_bytes(folder / PAGE, _page(report, tables, remarks, (width, height)).encode()),
         write_bytes(folder / "report.md", text.encode()),
         write_bytes(folder / "report.csv", _means_csv(report).encode()),
         write_bytes(folder / "cells.csv", _cells_csv(report).encode()),
@@ -200,18 +201,26 @@ def _write_sheets(folder: Path, report: Report, on_sheet: Callable[[int, int], N
     return sheets
 
 
-def _page(report: Report, tables: Sequence[Table], remarks: Sequence[str]) -> str:
+def _page(report: Report, tables: Sequence[Table], remarks: Sequence[str], size: tuple[int, int]) -> str:
+    """The page; all videos have the ``size`` (width, height) that keeps their places before they are loaded."""
     parts = [f"<h1>{html.escape(report.title)}</h1>", *(f"<p>{html.escape(remark)}</p>" for remark in remarks)]
     parts += [table.html() for table in tables]
     for name, results in _sets(report).items():
-        figures = "".join(
-            f'<figure><video src="{html.escape(r.cell.stem)}.mp4" preload="auto" muted loop autoplay playsinline></video>'
-            f"<figcaption>{html.escape(r.cell.method.title)}</figcaption></figure>"
-            for r in results
-        )
+        figures = "".join(_figure(f"{r.cell.stem}.mp4", r.cell.method.title, size) for r in results)
         parts.append(f'<h3>{html.escape(name)}</h3><div class="set">{figures}</div>')
     template = resources.files(__package__).joinpath("assets", PAGE).read_text(encoding="utf-8")
     return template.replace("<!--TITLE-->", html.escape(report.title)).replace("<!--BODY-->", "\n".join(parts))
+
+
+def _figure(file: str, title: str, size: tuple[int, int]) -> str:
+    """A video that the page's script plays while it is in view; where no scripts run, one with controls."""
+    common = f'width="{size[0]}" height="{size[1]}" muted loop playsinline'
+    source = html.escape(file)
+    return (
+        f'<figure><video data-src="{source}" {common}></video>'
+        f'<noscript><video src="{source}" {common} preload="none" controls></video></noscript>'
+        f"<figcaption>{html.escape(title)}</figcaption></figure>"
+    )
 
 
 def _means_csv(report: Report) -> str:

@@ -36,12 +36,16 @@ def is_dynamic(frames: Frames, flow: Flow, *, fps: int = VBENCH_FPS, threshold: 
     Args:
         frames: ``(f, h, w, 3)``, values 0 … 1.
         flow: such as `raft`.
-        fps: of the video; only every ``round(fps / 8)``-th frame is used, as in VBench.
+        fps: of the video; only every ``round(fps / 8)``-th frame is used, as in VBench. Of a video too short for
+            that the first and the last are.
         threshold: VBench's is 6.
+
+    Raises:
+        InputError: fewer than two frames.
     """
-    kept = np.asarray(frames)[:: max(round(fps / VBENCH_FPS), 1)]
-    if len(kept) < 2:
-        raise InputError(expected="at least two frames", found=f"{len(kept)}", remedy="Give a video.")
+    if len(frames) < 2:
+        raise InputError(expected="at least two frames", found=f"{len(frames)}", remedy="Give a video.")
+    kept = np.asarray(frames)[:: min(max(round(fps / VBENCH_FPS), 1), len(frames) - 1)]
     return moves(flow_speeds(flow(kept)), len(kept), min(kept.shape[1:3]), threshold)
 
 

@@ -123,6 +123,18 @@ def as_images(pictures: Pictures) -> list[Image.Image]:
     return [picture.convert("RGB") for picture in pictures]
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The files of a model's folder that decide what it computes, in a fixed order."""
+    weights = [file for file in WEIGHTS if (folder / file).is_file()][:1]  # the first one is read
+    names = [
+        "config.json",
+        "preprocessor_config.json",
+        *weights,
+        *sorted({file for group in TOKENIZER for file in group}),
+    ]
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
 def _check_folder(
     folder: Path, kind: str, name: str, source: str, *, more: Sequence[Sequence[str]] = ()
 ) -> dict[str, Any]:

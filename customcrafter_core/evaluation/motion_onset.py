@@ -3,13 +3,15 @@
 It answers "which K?" from one run of the base model. At each step the clean video is predicted twice: with the prompt
 and without (guidance needs both anyway). The prediction with the prompt tells little: the prompt alone says how things
 move, at the first step already. What is *fixed* is what the noisy latent holds by itself, so the prediction without the
-prompt is measured, by what it shares with the finished video.
+prompt is measured, by what it shares with the finished video: after ``k`` steps that of step ``k + 1``, and the video
+itself after the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -94,8 +96,8 @@ def fixed_shares(held: Iterable[Frames], final: Frames) -> tuple[list[float], li
     """Shares of the motion and of the detail of a finished video that are fixed after each step.
 
     Args:
-        held: after each step what the latent holds by itself: its prediction without the prompt, decoded,
-            ``(t, h, w, 3)``. One is in use at a time.
+        held: after each step what the latent holds by itself: its prediction without the prompt, which the next step
+            makes, decoded, ``(t, h, w, 3)``; after the last step the video itself. One is in use at a time.
         final: the finished video ``(t, h, w, 3)``.
     """
     moved, detailed = motion_part(final), detail_part(final)
@@ -155,12 +157,13 @@ def motion_onset(
         cond, uncond = run.unet.both(x, timestep)
         eps = uncond + run.settings.cfg * (cond - uncond)
         now = levels[step]
-        alone.append((x - now.noise * uncond) / now.signal)
+        if step > 0:  # the first is predicted from noise, after no step at all
+            alone.append((x - now.noise * uncond) / now.signal)
         x, final = ddim_step(x, eps, now, levels[step + 1], eta=settings.eta, noise=run.noise)
         if on_step is not None:
             on_step(DDIMStep(step, len(run.timesteps), timestep, final))
     frames = model.decode(x)[0]
-    motion, detail = fixed_shares((model.decode(latent)[0] for latent in alone), frames)
+    motion, detail = fixed_shares(chain((model.decode(latent)[0] for latent in alone), [frames]), frames)
     return MotionOnset(motion, detail, frames, run.settings)
 
 

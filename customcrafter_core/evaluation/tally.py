@@ -77,14 +77,15 @@ def read_answers(paths: Iterable[Path], study: str) -> list[Answer]:
     """Read what the page saved.
 
     Raises:
-        InputError: a file is no such CSV, belongs to another study, or repeats the answers of another.
+        InputError: a file is no such CSV, belongs to another study, compares a video with itself, or repeats the
+            answers of another.
         OSError: a file cannot be read.
     """
     answers: dict[tuple[str, str, str], Answer] = {}
     for path in paths:
         try:
             reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-            rows, columns = list(reader), tuple(reader.fieldnames or ())
+            rows, columns = [(reader.line_num, row) for row in reader], tuple(reader.fieldnames or ())
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(expected="a CSV", found=f"none in {path.name}", remedy="Give saved answers.") from error
         if columns != COLUMNS:
@@ -93,12 +94,18 @@ def read_answers(paths: Iterable[Path], study: str) -> list[Answer]:
                 found=f"others in {path.name}",
                 remedy="Give saved answers.",
             )
-        for row in rows:
+        for line, row in rows:
             if row["study"] != study:
                 raise InputError(
                     expected=f"answers to this study, {study}",
                     found=f"{path.name}, answers to another",
                     remedy="Give the report they belong to, or leave the file out.",
+                )
+            if row["left"] == row["right"]:
+                raise InputError(
+                    expected="two different videos in each answer",
+                    found=f"the same one left and right in line {line} of {path.name}",
+                    remedy="The file was changed; leave it out.",
                 )
             given = (row["rater"], row["pair"], row["question"])
             if given in answers:
@@ -121,12 +128,17 @@ def tally(answers: Sequence[Answer], methods: Mapping[str, str]) -> Tally:
         methods: video name on the page -> method.
 
     Raises:
-        InputError: an answer names a video or question that the page has not.
+        InputError: an answer names a video or question that the page has not, or one video as both.
     """
     groups: dict[tuple[str, str, str], list[tuple[Answer, float]]] = {}
     for answer in answers:
         names = {answer.left, answer.right}
-        if not names <= set(methods) or answer.choice not in names | {EQUAL} or answer.question not in QUESTIONS:
+        if (
+            len(names) < 2
+            or not names <= set(methods)
+            or answer.choice not in names | {EQUAL}
+            or answer.question not in QUESTIONS
+        ):
             raise InputError(
                 expected="answers about this page's videos",
                 found=f"{answer}",

@@ -15,7 +15,7 @@ from .prompted import decoded, settings_of
 
 
 def measure(settings: Run, vae: Any, prompt: str, negative: str) -> MotionOnset:
-    """Sample, and measure after each step what the latent holds by itself.
+    """Sample, and measure after each step what the latent holds by itself, which the step behind it predicts.
 
     The latents are decoded when the video is done: decoding in between could push the model out of the GPU.
     """
@@ -33,9 +33,11 @@ def measure(settings: Run, vae: Any, prompt: str, negative: str) -> MotionOnset:
     bar = comfy.utils.ProgressBar(len(alone))
 
     def held() -> Iterator[torch.Tensor]:
-        for latent in alone:
+        for latent in alone[1:]:  # the first is predicted from noise, after no step at all
             yield decoded(vae, model.model.process_latent_out(latent))
             bar.update(1)
+        yield frames
+        bar.update(1)
 
     motion, detail = fixed_shares(held(), frames)
     return MotionOnset(motion, detail, frames, settings_of(settings, prompt, negative, frames))

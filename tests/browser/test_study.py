@@ -106,6 +106,36 @@ def test_a_person_answers_goes_back_is_interrupted_and_saves(page: Any, report: 
         assert float(row["share"]) == sum(values) / 3 and row["answers"] == "3"
 
 
+def test_the_next_person_begins_anew_once_the_answers_are_saved(page: Any) -> None:
+    page.fill("#rater", "first")
+    page.click("#begin")
+    before = state(page)
+    for _ in before["order"]:
+        answer(page, "left")
+        page.click("#next")
+    page.reload()
+    assert page.is_visible("#save") and page.is_disabled("#another")  # nothing is saved yet
+    with page.expect_download():
+        page.click("#save")
+    page.reload()
+    assert page.is_enabled("#another")
+    page.click("#revise")
+    answer(page, "right")
+    page.click("#next")
+    assert page.is_disabled("#another")  # what is saved is not what was answered
+    with page.expect_download() as download:
+        page.click("#save")
+    assert download.value.suggested_filename.endswith("-first.csv")
+    page.click("#another")
+    page.wait_for_function("() => !document.getElementById('start').hidden")
+    assert page.input_value("#rater") not in ("", "first")
+    page.fill("#rater", "second")
+    page.click("#begin")
+    after = state(page)
+    assert (after["rater"], after["answers"]) == ("second", {})
+    assert (after["order"], after["sides"]) != (before["order"], before["sides"])
+
+
 def test_order_and_side_differ_from_person_to_person(browser: Any, report: Path) -> None:
     orders, lefts = set(), set()
     for _ in range(8):

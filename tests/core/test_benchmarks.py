@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import growth, results
+from benchmarks import growth, motion_onset, results
 from benchmarks.__main__ import SECTIONS, main
 from benchmarks.results import Row, Section, at_least, at_most, record
 
@@ -75,3 +75,44 @@ def test_a_stand_in_for_the_original_leaves_nothing_behind(tmp_path: Path) -> No
         pass
     assert isinstance(sys, types.ModuleType) and sys.path == path
     assert ("lvdm" not in sys.modules and "cv2" in before) or "cv2" not in sys.modules
+
+
+def onset_row(prompt: str, suggested: int | None, right: set[int], moved: set[int] = frozenset()) -> motion_onset.Row:
+    """A prompt for which the Ks in ``right`` are right, and those in ``moved`` go the right way only."""
+    ks = {*motion_onset.KS, *([] if suggested is None else [suggested])}
+    return motion_onset.Row(prompt, 1, suggested, {k: (k in right | moved, k in right) for k in ks}, 90, 100)
+
+
+def test_the_page_of_motion_onset_says_where_the_suggestion_is_outside() -> None:
+    rows = [
+        onset_row("inside", 8, {5, 8, 10}),
+        onset_row("new and right", 9, {8, 9, 10}),
+        onset_row("in a gap", 6, {5, 8}),
+        onset_row("late", 13, {8, 13}),
+        onset_row("nothing is right", 4, set(), {3, 5}),
+        onset_row("still", None, {0, 3}),
+    ]
+    page = motion_onset.page(rows)
+    assert "in the range of the best for 4 of 6 prompts, and its video is right for 3 of 6." in page
+    assert "the most that are right is 4 of 6 (K = 8)" in page
+    assert page.count("Outside") == 2 and 'Outside: "late", K = 13 suggested, best 8.' in page
+    assert 'Outside: "still", no K suggested, best 0 to 3.' in page
+    assert "| inside | 1 | 5, 8, 10 | 5 to 10 | 8 | right | yes |" in page
+    assert "| in a gap | 1 | 5, 8 | 5 to 8 | 6 | **wrong** | yes |" in page
+    assert "| late | 1 | 8 | 8 | 13 | right | **no** |" in page  # its own video is no part of what it is measured by
+    assert "| nothing is right | 1 | none | 3 to 5 | 4 | **wrong** | yes |" in page
+    assert "| 8 | 4 of 6 | 0.667 [" in page and "| as suggested | 3 of 6 | 0.500 [" in page
+    assert "540 steps instead of 600" in page
+    assert "Outside" not in motion_onset.page(rows[:2])
+
+
+def test_motion_onset_writes_page_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [onset_row("a", 8, {8})]
+    monkeypatch.setattr(motion_onset, "measure", lambda: rows)
+    monkeypatch.setattr(sys, "argv", ["motion_onset", "--out", str(tmp_path)])
+    motion_onset.main()
+    kept = json.loads((tmp_path / "motion_onset.json").read_text())["rows"]
+    assert (
+        kept[0]["suggested"] == 8 and kept[0]["right"]["8"] == [True, True] and kept[0]["right"]["5"] == [False, False]
+    )
+    assert (tmp_path / "motion_onset.md").read_text() == motion_onset.page(rows)

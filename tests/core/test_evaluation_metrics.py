@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import small_encoders
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from transformers import CLIPModel, ViTModel
 
 from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.errors import InputError
-from customcrafter_core.evaluation import metrics
+from customcrafter_core.evaluation import chart, metrics
 from customcrafter_core.evaluation.dynamic_degree import is_dynamic, moves, raft
 from customcrafter_core.evaluation.encoders import ClipEncoder, DinoEncoder
-from customcrafter_core.evaluation.intervals import bootstrap_mean
+from customcrafter_core.evaluation.intervals import Interval, bootstrap_mean
 from customcrafter_core.evaluation.scoring import METRICS, MOTION, Scorer, open_scorer, summarize
 
 PROMPT = "a <new1> teddy bear is running on grass"
@@ -220,6 +220,35 @@ def test_one_value_has_no_interval_and_bad_values_are_refused() -> None:
             bootstrap_mean(values)
 
 
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def lengths_of_bars(picture: Image.Image, count: int) -> list[int]:
+    """Pixels of each bar along its longest row."""
+    pixels = np.asarray(picture)
+    colours = [np.asarray(ImageColor.getrgb(chart.COLOURS[i])) for i in range(count)]
+    return [int((pixels == colour).all(-1).sum(1).max()) for colour in colours]
+
+
+@pytest.mark.parametrize("largest", [0.8, 4.0])
+def test_bars_are_as_long_as_their_means(largest: float) -> None:
+    means = [largest, largest / 2, largest / 8, 0.0]
+    bars = {f"bar {i}": Interval(mean, None, None, 1) for i, mean in enumerate(means)}
+    whole, *others = lengths_of_bars(chart.bar_chart(bars, title="x"), len(bars))
+    assert whole > 200
+    assert others == pytest.approx([whole / 2, whole / 8, 0], abs=1.5)
+
+
+def test_whiskers_span_the_interval() -> None:
+    bar = Interval(0.5, 0.25, 0.75, 9)
+    (whole,) = lengths_of_bars(chart.bar_chart({"x": Interval(1.0, None, None, 1)}, title=""), 1)
+    pixels = np.asarray(chart.bar_chart({"": bar}, title=""))
+    ink = (pixels == np.asarray(ImageColor.getrgb(chart.INK))).all(-1)
+    found = np.flatnonzero(ink[chart.TOP + 20])
+    first = found[: int(np.argmax(np.diff(found) > 1)) + 1]  # the number stands behind
+    assert (first[0] - 150, first[-1] - 150) == pytest.approx((whole / 4, whole * 3 / 4), abs=2)
+
+
 # --- dynamic degree ---------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +274,12 @@ def test_dynamic_degree_takes_the_fastest_twentieth_and_thins_out_fast_videos() 
     assert not is_dynamic(frames, lambda frames: flow(frames) * 0.7)
     assert is_dynamic(frames, flow, fps=24)
     assert seen == [16, 16, 6]
+    for count, fps in ((3, 24), (2, 60), (3, 60), (4, 24)):  # too short to leave out so many: first and last are kept
+        seen.clear()
+        assert is_dynamic(np.linspace(0, 1, count)[:, None, None, None] * np.ones((1, 100, 120, 3)), flow, fps=fps)
+        assert seen == [2]
+    with pytest.raises(InputError, match="two frames; found 1"):
+        is_dynamic(frames[:1], flow)
 
 
 def test_raft_needs_its_file_and_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import torch
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo import run, world
-from customcrafter_core.diffusion.ddim import DDIMStep
+from customcrafter_core.diffusion.ddim import DDIMStep, level_of
+from customcrafter_core.diffusion.guidance import GuidedUNet
 from customcrafter_core.errors import InputError
 from customcrafter_core.evaluation.motion_onset import (
     MotionOnset,
@@ -94,6 +95,29 @@ def test_the_video_is_that_of_an_ordinary_run(tiny: VideoCrafter2) -> None:
     # both predictions are needed, the video follows the one with the prompt (rounding aside)
     alone = tiny.decode(generate(tiny, replace(SETTINGS, cfg=1.0, exact_tail=True)).latent)[0]
     assert (no_guidance.frames - alone).abs().max() < 1e-4
+
+
+def test_row_k_is_what_the_latent_holds_after_k_steps(tiny: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after one less, of which the first would be pure noise."""
+    seen: list[tuple[torch.Tensor, int, torch.Tensor]] = []
+    both = GuidedUNet.both
+
+    def watched(unet: GuidedUNet, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
+        cond, uncond = both(unet, x, timestep)
+        seen.append((x, timestep, uncond))
+        return cond, uncond
+
+    monkeypatch.setattr(GuidedUNet, "both", watched)
+    onset = motion_onset(tiny, SETTINGS)
+    assert len(seen) == len(onset.motion) == 4
+    for done, (x, timestep, uncond) in enumerate(seen):
+        if done:
+            level = level_of(tiny.schedule, timestep)
+            held = tiny.decode((x - level.noise * uncond) / level.signal)[0].numpy()
+            assert (onset.motion[done - 1], onset.detail[done - 1]) == pytest.approx(shares(held, onset.frames.numpy()))
+    assert (onset.motion[-1], onset.detail[-1]) == pytest.approx((1, 1))
+    only = motion_onset(tiny, replace(SETTINGS, steps=1))
+    assert only.motion == pytest.approx([1]) and only.detail == pytest.approx([1])
 
 
 def test_a_batch_a_single_frame_and_a_wrong_eta_are_refused(tiny: VideoCrafter2) -> None:

@@ -145,6 +145,11 @@ def test_answers_are_read_and_counted_by_the_command(
     [
         ([["other", "a", "p", "v1", "v2", "overall_quality", "v1", "1"]], COLUMNS, "answers to another"),
         ([["s", "a", "p", "v1", "v2", "overall_quality", "v1", "1"]] * 2, COLUMNS, "a second one of a"),
+        (
+            [["s", "a", "p", *sides, "overall_quality", "equal", "1"] for sides in (("v1", "v2"), ("v1", "v1"))],
+            COLUMNS,
+            "left and right in line 3 of x.csv",
+        ),
         ([], COLUMNS, "none in the files"),
         ([], ("a", "b"), "others in x.csv"),
     ],
@@ -156,7 +161,7 @@ def test_files_that_do_not_belong_are_refused(
         read_answers([save(tmp_path / "x.csv", rows, columns)], "s")
 
 
-@pytest.mark.parametrize("changed", [{"choice": "v9"}, {"left": "v9"}, {"question": "beauty"}])
+@pytest.mark.parametrize("changed", [{"choice": "v9"}, {"left": "v9"}, {"left": "v2"}, {"question": "beauty"}])
 def test_answers_about_other_videos_are_refused(changed: dict[str, str]) -> None:
     with pytest.raises(InputError, match="was changed"):
         tally([answer("a", **{"choice": "equal", **changed})], METHODS)

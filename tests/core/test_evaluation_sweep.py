@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from small_subjects import random_subject
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.diffusion.strength import Constant, Curve, StrengthSchedule, TwoPhase
+from customcrafter_core.diffusion.strength import Constant, Curve, StrengthSchedule, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
-from customcrafter_core.evaluation.shared_runs import sample_runs
+from customcrafter_core.evaluation.shared_runs import forwards_of, sample_runs
 from customcrafter_core.evaluation.sweep import combinations, weight_sweep, write_sweep
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.subject import Subject
@@ -76,6 +77,20 @@ def test_each_shared_step_is_computed_once(
     calls.clear()
     sample_runs(model, SETTINGS, [subject], [[Constant(0.5)]] * 3)
     assert len(calls) == 5
+
+
+@pytest.mark.parametrize("page", ["CustomCrafterWeightSweep.md", "CustomCrafterWeightSweep/zh.md"])
+def test_the_savings_on_the_help_page_are_what_is_counted(page: str) -> None:
+    text = (Path(__file__).parents[2] / "web" / "docs" / page).read_text(encoding="utf-8")
+    examples = (([0.2, 0.4], [0.8], [3, 5, 8]), ([0.4], [0.6, 0.8, 1.0], [8]))  # those that the page names
+    counted = []
+    for values in examples:
+        runs = [[(strength,) for strength in strengths_of(one, 50)] for one in combinations(*values, steps=50)]
+        counted.append({forwards_of(runs), sum(map(len, runs))})
+    numbers = [int(number) for number in re.findall(r"\b\d{3}\b", text)]
+    assert [set(numbers[:2]), set(numbers[2:])] == counted == [{284, 300}, {134, 150}]
+    for listed in ("`0.2, 0.4`", "`0.8`", "`3, 5, 8`", "`0.4`", "`0.6, 0.8, 1`", "`8`"):
+        assert listed in text
 
 
 def test_two_subjects_branch_where_either_strength_does(model: VideoCrafter2, subject: Subject) -> None:

@@ -71,7 +71,7 @@ def folders(bench: Bench) -> Iterator[dict[str, Path]]:
 
 def test_motion_without_models(bench: Bench) -> None:
     text, record, picture = evaluate(bench, noise(6), prompt="a bear")
-    assert list(record["means"]) == [MOTION] and f"{MOTION}: 0.000" in text
+    assert list(record["means"]) == [MOTION] and f"{MOTION}: 0.000" in text and "Video 1" not in text
     assert set(record["absent"]) == {CLIP_T, CLIP_I, DINO_I, CONSISTENCY, "Dynamic degree"}
     for name in ("openai/clip-vit-base-patch32", "facebook/dino-vits16", "raft_large"):
         assert name in text
@@ -90,9 +90,12 @@ def test_scores_are_the_cores(bench: Bench, folders: dict[str, Path]) -> None:
     _, record, _ = evaluate(bench, frames, prompt=PROMPT, clip="clip", literal=True)
     assert record["means"] == pytest.approx(literal, abs=1e-5)
     assert literal[CLIP_T] != pytest.approx(expected[CLIP_T], abs=1e-5)
-    _, record, _ = evaluate(bench, frames, photos, clip="clip", videos=2)
+    text, record, _ = evaluate(bench, frames, photos, clip="clip", videos=2)
     halves = [scorer.score(half, photos=photos) for half in frames.split(3)]
     assert [video[CLIP_I] for video in record["videos"]] == pytest.approx([half[CLIP_I] for half in halves], abs=1e-5)
+    lines = [line for line in text.splitlines() if line.startswith("Video ")]
+    expected = [", ".join(f"{name} {value:.3f}" for name, value in video.items()) for video in record["videos"]]
+    assert lines == [f"Video 1: {expected[0]}", f"Video 2: {expected[1]}"]
 
 
 def test_clip_vision_of_the_host(bench: Bench, folders: dict[str, Path]) -> None:
