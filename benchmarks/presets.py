@@ -42,9 +42,9 @@ SMALL: dict[str, Any] = {name: PRESETS["demo"][name] for name in ("frames", "bat
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "quick": {},
-    "min_snr_gamma 0": {"min_snr_gamma": 0.0},
     "min_snr_gamma 1": {"min_snr_gamma": 1.0},
-    "gamma 0, timesteps 0 to 600": {"min_snr_gamma": 0.0, "timestep_range": (0, 600)},
+    "min_snr_gamma 5": {"min_snr_gamma": 5.0},
+    "min_snr_gamma 5, timesteps 0 to 600": {"min_snr_gamma": 5.0, "timestep_range": (0, 600)},
     "timesteps 0 to 600": {"timestep_range": (0, 600)},
     "timestep_bias 2 (more noise)": {"timestep_bias": 2.0},
     "timestep_bias -2 (less noise)": {"timestep_bias": -2.0},
