@@ -79,7 +79,9 @@ def test_all_that_it_needs_is_there() -> None:
     ]
     assert set(whole) <= names and len(whole) > 100
     templates = [name for name in names if name.startswith("workflows/") and name.endswith(".json")]
-    assert templates and all(name.replace(".json", ".jpg") in names for name in templates)
+    pictures = [name.replace(".json", ".jpg") for name in templates]
+    assert pictures and set(pictures) <= names
+    assert len({(ROOT / name).read_bytes() for name in pictures}) == len(pictures), "each has one of its own"
 
 
 LEFT_OUT = {"benchmarks/RESULTS.md", "benchmarks/demo_world.md"}
