@@ -15,7 +15,8 @@ FOLDED = 0  # height of a node of which only the title bar is shown
 SHOWN = {
     "SaveVideo": 370,
     "SaveImage": 250,
-    "CustomCrafterDynamicWeightedKSampler": 300,  # the page's curve, then the picture and the text of the run
+    "CustomCrafterDynamicWeightedKSampler": 410,  # the page's curve, then the picture and the text of the run
+    "KSampler": 230,  # the preview of the last step
     "CustomCrafterDynamicLoRAWeights": 120,
     "CustomCrafterDynamicSubjectWeights": 120,
     "CustomCrafterLoadSubject": 110,

@@ -13,33 +13,49 @@ from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
 
 from . import blueprint
-from .demo_values import CFG, DEMO_MODEL, DEMO_SIZE, DEMO_SUBJECT, PROMPT, SAMPLE_PROMPT, SEED, STEPS, TRAINING_STEPS
+from .demo_values import (
+    CFG,
+    DEMO_MODEL,
+    DEMO_SIZE,
+    DEMO_SUBJECT,
+    OTHER_PROMPT,
+    OTHER_SEED,
+    PROMPT,
+    SAMPLE_PROMPT,
+    SEED,
+    STEPS,
+    TRAINING_STEPS,
+)
 from .graphs import Graph, Link, Node, to_text
 from .on_host import ROOT, newest_host
 
 FOLDER = ROOT / "workflows"
 
 
-def load(graph: Graph) -> dict[str, Link]:
+def load(graph: Graph, prompt: str = PROMPT) -> dict[str, Link]:
     """Model, subject, prompts and latent, in the first two columns."""
     loaded = graph.add(0, "CustomCrafterLoadVideoCrafter2", checkpoint=DEMO_MODEL)
     found = {"model": loaded[0], "vae": loaded[2]}
     found["subject"] = graph.add(0, "CustomCrafterLoadSubject", subject=DEMO_SUBJECT)[0]
-    return found | prompts(graph, (0, 1), loaded, found["subject"])
+    return found | prompts(graph, (0, 1), loaded, found["subject"], prompt)
 
 
-def prompts(graph: Graph, columns: tuple[int, int], loaded: Node, subject: Link) -> dict[str, Link]:
+def prompts(
+    graph: Graph, columns: tuple[int, int], loaded: Node, subject: Link, prompt: str = PROMPT
+) -> dict[str, Link]:
     """The subject's token taught, in the first column; prompts and latent, in the second."""
     clip = graph.add(columns[0], "CustomCrafterTeachToken", clip=loaded[1], subject=subject)[0]
     column = columns[1]
     return {
-        "positive": graph.add(column, "CLIPTextEncode", title="What the video shows", clip=clip, text=PROMPT)[0],
+        "positive": graph.add(column, "CLIPTextEncode", title="What the video shows", clip=clip, text=prompt)[0],
         "negative": graph.add(column, "CLIPTextEncode", title="What it does not show", clip=clip, text="")[0],
         "latent_image": graph.add(column, "CustomCrafterEmptyVideoLatent", **DEMO_SIZE, model=loaded[0])[0],
     }
 
 
-def sample(graph: Graph, found: dict[str, Link], column: int, title: str = "", **strength: Any) -> Node:
+def sample(
+    graph: Graph, found: dict[str, Link], column: int, title: str = "", seed: int = SEED, **strength: Any
+) -> Node:
     """The Dynamic Weighted KSampler."""
     given = {name: link for name, link in found.items() if name != "vae"}
     return graph.add(
@@ -47,7 +63,7 @@ def sample(graph: Graph, found: dict[str, Link], column: int, title: str = "", *
         "CustomCrafterDynamicWeightedKSampler",
         title=title,
         **given,
-        seed=SEED,
+        seed=seed,
         steps=STEPS,
         cfg=CFG,
         **strength,
@@ -96,12 +112,13 @@ def generate() -> Graph:
         COLUMNS,
         moves=[2],
         note="Choose VideoCrafter2's checkpoint and your subject, set the size to 512x320 with 16 frames, and write "
-        "the subject's trigger text into the prompt (Load Subject shows it once it ran). Remove *Enlarge* when you "
-        "use VideoCrafter2.",
+        "the subject's trigger text into the prompt (Load Subject shows it once it ran).\n\nSet **cfg** to 12 and **k** to "
+        "5: 3.5 and 10 are for the demo model. *Enlarge* is for its small frames: bypass it (Ctrl+B), or remove it and "
+        "connect VAE Decode to Create Video.",
         hint=HINT,
     )
-    found = load(graph)
-    save(graph, sample(graph, found, 2, k=DYNAMIC.k)[0], found["vae"], 3, "subject")
+    found = load(graph, OTHER_PROMPT)
+    save(graph, sample(graph, found, 2, seed=OTHER_SEED, k=DYNAMIC.k)[0], found["vae"], 3, "subject")
     return graph
 
 
@@ -176,7 +193,8 @@ def train() -> Graph:
         note="Press **Run**: the demo model learns an orange square, which it never saw, in about a minute. The file is "
         "then in Load Subject's list (key R refreshes it).\n\nFor your own: VideoCrafter2's checkpoint in Load "
         "VideoCrafter2, three to ten photos in the place of Demo Photos (any image loader; remove the links to "
-        "captions and prior), **preset** `quick` or `paper`, **steps** 0 and **make_prior** 200.",
+        "captions and prior), **preset** `quick` or `paper`, **steps** 0 and **make_prior** 200. **sample_prompt** and "
+        "**sample_every** 100 are for the demo, too: write what yours shall do, or 0 for no samples.",
         hint="Set **class_word** to what the thing is, and **name** to what its file shall be called. **Cancel** keeps "
         "what was learned; **Run** again goes on.",
     )
@@ -194,7 +212,8 @@ def train_then_generate() -> Graph:
         moves=[3],
         note="Learns the subject of workflow 5 and makes a video of it at once; what workflow 5 learned is used again. "
         "The prompt holds the subject's token and its class word: `<new1> toy`. Change it and run again: only the "
-        "video is made again.",
+        "video is made again.\n\nFor VideoCrafter2: photos and trainer as in workflow 5, 512x320 with 16 frames, **cfg** 12, "
+        "**k** 5.",
         hint=HINT,
     )
     loaded, trained = trainer(graph)

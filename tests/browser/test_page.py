@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from running_host import PACK, ROOT, RunningHost
 from saved_workflow import api_of
 
 from tools import workflows
+from tools.graphs import Graph
 from tools.schemas import input_types
 
 SHOTS = ROOT / "output" / "screenshots"
@@ -45,6 +49,33 @@ CROWDED = """() => {
     const half = boxes.flatMap(a => frames.filter(b => overlap(a, b) && !inside(a, b)).map(b => [a[0], b[0]]));
     return [...pairs(boxes), ...pairs(frames), ...half];
 }"""
+# The whole graph in view, and nothing of the page before it
+FIT = """() => {
+    const nodes = app.graph._nodes.map(node => node.getBounding()), groups = app.graph._groups.map(g => [...g.pos, ...g.size]);
+    const boxes = [...nodes, ...groups], view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    const [left, top] = [0, 1].map(side => Math.min(...boxes.map(box => box[side])));
+    const [right, bottom] = [0, 1].map(side => Math.max(...boxes.map(box => box[side] + box[side + 2])));
+    const free = {left: 90, top: 90, right: 20, bottom: 70};
+    const [wide, tall] = [canvas.width - free.left - free.right, canvas.height - free.top - free.bottom];
+    view.scale = Math.min(1, wide / (right - left), tall / (bottom - top));
+    view.offset[0] = free.left / view.scale - left;
+    view.offset[1] = free.top / view.scale - top;
+    app.canvas.setDirty(true, true);
+}"""
+# Nodes and frames that are not wholly on the canvas
+CUT_OFF = """() => {
+    const view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    const place = (value, side) => (value + view.offset[side]) * view.scale;
+    const seen = ([x, y, w, h]) => place(x, 0) >= 0 && place(y, 1) >= 0
+        && place(x + w, 0) <= canvas.width && place(y + h, 1) <= canvas.height;
+    const nodes = app.graph._nodes.filter(node => !seen(node.getBounding())).map(node => node.title);
+    return [...nodes, ...app.graph._groups.filter(group => !seen([...group.pos, ...group.size])).map(group => group.title)];
+}"""
+FEW_STEPS = """() => {
+    const widgets = app.graph._nodes.flatMap(node => node.widgets ?? []);
+    for (const widget of widgets) if (['steps', 'sample_every'].includes(widget.name)) widget.value = 4;
+}"""
+MINIMAP = "Comfy.Minimap.Visible"
 DROP = """([name, content]) => {
     const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));
     const data = new DataTransfer();
@@ -86,6 +117,23 @@ def blank(page: Any) -> None:
     page.wait_for_timeout(1000)
 
 
+def drop(page: Any, name: str, content: str | bytes, count: int) -> None:
+    """Drop a workflow file on an empty canvas, and wait for its nodes to be drawn."""
+    blank(page)
+    content = content.encode() if isinstance(content, str) else content
+    page.evaluate(DROP, [name, base64.b64encode(content).decode()])
+    page.wait_for_function("count => app.graph._nodes.length === count", arg=count, timeout=20_000)
+    page.wait_for_timeout(1000)
+
+
+def show_whole(page: Any) -> None:
+    """Bring the whole graph into view, and put away the small map that lies over it."""
+    page.evaluate("name => app.extensionManager.setting?.set?.(name, false)", MINIMAP)
+    page.evaluate(FIT)
+    page.wait_for_timeout(700)
+    assert page.evaluate(CUT_OFF) == []
+
+
 def press_run(page: Any) -> None:
     """Press Run."""
     button = page.get_by_test_id("queue-button")
@@ -115,6 +163,7 @@ def test_template_slider_run_video(page: Any, host: RunningHost) -> None:
     inputs = next(node["inputs"] for node in sent.values() if node["class_type"] == SAMPLER)
     assert inputs["lambda_s"] == dragged
     page.wait_for_timeout(500)
+    assert page.evaluate(CROWDED) == [], "there is room for what nodes show after a run"
 
 
 def test_workflows_dropped_on_the_canvas(page: Any, host: RunningHost) -> None:
@@ -123,17 +172,34 @@ def test_workflows_dropped_on_the_canvas(page: Any, host: RunningHost) -> None:
     page.keyboard.press("Escape")
     for file in sorted(workflows.FOLDER.glob("*.json")):
         workflow = json.loads(file.read_text())
-        blank(page)
-        page.evaluate(DROP, [file.name, base64.b64encode(file.read_bytes()).decode()])
-        page.wait_for_function("count => app.graph._nodes.length === count", arg=len(workflow["nodes"]), timeout=20_000)
+        drop(page, file.name, file.read_bytes(), len(workflow["nodes"]))
         assert page.evaluate(MISSING) == []
         sent = page.evaluate("() => app.graphToPrompt().then(prompt => prompt.output)")
         found = {number: seen(node, descriptions[node["class_type"]]) for number, node in sent.items()}
         assert found == api_of(workflow, descriptions), file.name
-        page.wait_for_timeout(1000)  # the page draws the nodes before they go again
+        show_whole(page)
         assert page.evaluate(CROWDED) == [], file.name
         SHOTS.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SHOTS / f"{file.stem} {host.version}.png")
+
+
+@pytest.mark.parametrize("make", [workflows.compare, workflows.any_model, workflows.train], ids=["3", "4", "5"])
+def test_there_is_room_for_what_nodes_show_after_a_run(page: Any, host: RunningHost, make: Callable[[], Graph]) -> None:
+    page.keyboard.press("Escape")
+    graph = make()
+    workflow = graph.workflow(host.get("/object_info"))
+    drop(page, "workflow.json", json.dumps(workflow), len(workflow["nodes"]))
+    page.evaluate(FEW_STEPS)
+    before = len(host.get("/history"))
+    press_run(page)
+    deadline = time.monotonic() + 240
+    while len(host.get("/history")) == before:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(300)
+    page.wait_for_timeout(2000)
+    show_whole(page)
+    page.screenshot(path=SHOTS / f"{graph.name} after a run {host.version}.png")
+    assert page.evaluate(CROWDED) == []
 
 
 def seen(node: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,9 @@ for pack in asked["packs"]:
     is_loaded = asyncio.run(nodes.load_custom_node(pack))
     loaded[pack.rpartition("/")[2]] = [is_loaded, sorted(nodes.NODE_CLASS_MAPPINGS)]
 last = asked["packs"][-1]
-subjects, loading, training = (part(last, name) for name in ("subjects", "loading", "training"))
+subjects, loading, training, scored = (
+    part(last, name) for name in ("subjects", "loading", "training", "evaluation_inputs")
+)
 loras = subjects.Path(subjects.folder_paths.get_folder_paths("loras")[0])
 demo = loading.LoadVideoCrafter2.execute("customcrafter_demo", "default").args[0]
 answer = {
@@ -53,6 +55,11 @@ answer = {
     },
     "changed": {
         kind: [outcome(loading.saved_at, kind, name) for name in asked["choices"]] for kind in loading.BUILT_IN
+    },
+    "scored with": {
+        "clip": [outcome(scored.chosen_folder, "clip", name) for name in asked["models"]],
+        "dino": [outcome(scored.chosen_folder, "dino", name) for name in asked["models"]],
+        "raft": [outcome(scored.chosen_weights, name) for name in asked["models"]],
     },
 }
 print(json.dumps(answer))

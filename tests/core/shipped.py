@@ -34,6 +34,15 @@ STRANGE_CHOICES = [
     "\ud800",
 ]
 """What a request may hold where the page only offers a list."""
+ENCODER, FLOW = "encoder", "flow.pth"
+"""What Evaluate Video can be asked for: a folder in models/clip_vision, a file in models/optical_flow."""
+NO_MODELS = [
+    *STRANGE_CHOICES, "../outside", "outside", "{base}/outside", "../clip_vision/encoder", "encoder/../encoder",
+    "{base}/models/clip_vision/encoder", "encoder/", "encoder\\..\\encoder", "encoder/config.json", "../outside.pth",
+    "{base}/outside.pth", "../optical_flow/flow.pth", "{base}/models/optical_flow/flow.pth", "./flow.pth",
+]  # fmt: skip
+"""Ways to ask for others, or for these by another way than their name."""
+MODELS = [*NO_MODELS, "none", ENCODER, FLOW, "linked", "linked.pth"]
 
 
 def shipped_files() -> list[str]:
@@ -73,12 +82,21 @@ def _asked(host: Path) -> tuple[int, str, str, str]:
             (base / name).mkdir(parents=True)
         (base / "secret.safetensors").write_bytes(b"secret")
         (base / "models/loras/link.safetensors").symlink_to(base / "secret.safetensors")
+        for place in ("outside", f"models/clip_vision/{ENCODER}"):
+            (base / place).mkdir(parents=True)
+            (base / place / "config.json").write_text("{}")
+        (base / "models/optical_flow").mkdir()
+        for place in ("outside.pth", f"models/optical_flow/{FLOW}"):
+            (base / place).write_bytes(b"weights")
+        (base / "models/clip_vision/linked").symlink_to(base / "outside", target_is_directory=True)
+        (base / "models/optical_flow/linked.pth").symlink_to(base / "outside.pth")
         with zipfile.ZipFile(build_archive(base / "pack.zip")) as archive:
             for name in NAMES:
                 archive.extractall(base / "custom_nodes" / name)
         question = {
             "host": str(host), "base": str(base), "packs": [str(base / "custom_nodes" / name) for name in NAMES],
             "names": STRANGE_NAMES + GOOD_NAMES, "choices": STRANGE_CHOICES,
+            "models": [name.replace("{base}", str(base)) for name in MODELS],
         }  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
         environment.pop("PYTHONPATH", None)

@@ -9,15 +9,20 @@ import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from PIL import Image
 from running_host import NO_HOST, ROOT, found_hosts, host_python, host_version
 from shipped import NAMES, build_archive, installed_on, shipped_files
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
 
 LARGEST = 16_000_000  # bytes; 12 MB of it are the demo model
 KINDS = {
@@ -74,22 +79,57 @@ def test_all_that_it_needs_is_there() -> None:
     ]
     assert set(whole) <= names and len(whole) > 100
     templates = [name for name in names if name.startswith("workflows/") and name.endswith(".json")]
-    assert templates and all(name.replace(".json", ".jpg") in names for name in templates)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = [link for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", readme) if "://" not in link]
-    assert shown and set(shown) <= names
+    pictures = [name.replace(".json", ".jpg") for name in templates]
+    assert pictures and set(pictures) <= names
+    assert len({(ROOT / name).read_bytes() for name in pictures}) == len(pictures), "each has one of its own"
+
+
+LEFT_OUT = {"benchmarks/RESULTS.md", "benchmarks/demo_world.md"}
+"""Where links of the README lead nowhere in the archive, as the numbers stay out of it; it says the rest itself."""
+
+
+def links_of(text: str) -> tuple[set[str], set[str]]:
+    """What a page shows, by either way to write a picture, and the files that it leads to; without other places."""
+    shown = re.findall(r"!\[[^]]*\]\(([^)\s]+)|<(?:img|video|source)\b[^>]*?\bsrc=[\"']([^\"']+)", text)
+    led = re.findall(r"(?<!!)\[[^]]*\]\(([^)\s]+)|<a\b[^>]*?\bhref=[\"']([^\"']+)", text)
+    pictures, files = ({unquote("".join(pair)).partition("#")[0] for pair in found} for found in (shown, led))
+    return tuple({link for link in links if link and "://" not in link} for links in (pictures, files))
+
+
+def test_links_of_a_page_are_found() -> None:
+    page = """![a](one.png) and <img alt="b" src="two%20words.jpg" height="1"> and ![c](https://a.b/c.png)
+    [d](three.md#part), [e](#part), [f](https://a.b), <a href="four.md">g</a>, <video src='five.mp4'>"""
+    assert links_of(page) == ({"one.png", "two words.jpg", "five.mp4"}, {"three.md", "four.md"})
+
+
+def test_pages_show_and_name_what_is_in_it() -> None:
+    names, dead = set(shipped_files()), set()
+    pages = {name: links_of((ROOT / name).read_text(encoding="utf-8")) for name in names if name.endswith(".md")}
+    assert len(pages["README.md"][0]) > 6 and len(pages) > 30
+    for name, (shown, led) in pages.items():
+        if name.startswith("web/"):
+            continue  # shown by the page, not from the folder: see test_help_pages.py
+        assert shown <= names, name
+        assert all((ROOT / link).is_file() for link in led), name
+        dead |= led - names
+    assert dead == LEFT_OUT
 
 
 # --- what the registry is told ----------------------------------------------------------------------------------------
 
 
 def test_the_publisher_has_to_be_filled_in_and_nothing_else() -> None:
-    assert COMFY["PublisherId"] == PLACEHOLDER
-    told = [PROJECT["project"]["urls"]["Repository"], COMFY["Icon"], COMFY["Banner"]]
-    assert all(f"/{PLACEHOLDER}/" in url for url in told)
+    """In lines that stand together, by the one command that the comment above them gives."""
+    assert COMFY["PublisherId"] == PLACEHOLDER and 0 < len(COMFY["DisplayName"]) < 40
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lines = [number for number, line in enumerate(text.splitlines()) if PLACEHOLDER in line and line[0] != "#"]
+    assert len(lines) == 4 and lines[-1] - lines[0] < 8
+    (command,) = re.findall(r"sed -i s/(\S+)/name/ pyproject\.toml", text)
+    filled = tomllib.loads(re.sub(command, "name", text))
+    told = [filled["project"]["urls"]["Repository"], filled["tool"]["comfy"]["Icon"], filled["tool"]["comfy"]["Banner"]]
+    assert all("/name/customcrafter" in url for url in told) and filled["tool"]["comfy"]["PublisherId"] == "name"
     holds = subprocess.run(["git", "grep", "-l", PLACEHOLDER], cwd=ROOT, capture_output=True, text=True).stdout.split()
     assert set(holds) <= {"pyproject.toml", Path(__file__).relative_to(ROOT).as_posix()}
-    assert 0 < len(COMFY["DisplayName"]) < 40
 
 
 @pytest.mark.parametrize(("kind", "width", "height"), [("Icon", 400, 400), ("Banner", 1680, 720)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from PIL import Image
 from running_host import ROOT
 
@@ -12,6 +13,9 @@ from tools.help_pictures import FOLDER, OURS, PICTURES
 
 DOCS = ROOT / "web" / "docs"
 LARGEST = 1_500_000  # bytes, all together
+SCHEMAS = json.loads((ROOT / "tests" / "host" / "schemas.json").read_text(encoding="utf-8"))
+SYMBOLS = {"lambda_s": "λs", "lambda_l": "λl", "k": "K"}
+"""How the paper calls them, and the pages."""
 
 
 def test_every_page_shows_its_picture() -> None:
@@ -23,6 +27,29 @@ def test_every_page_shows_its_picture() -> None:
         with Image.open(DOCS / shown[0][1]) as picture:
             assert picture.width >= 300 and picture.height >= 80, name
             assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 8, f"{name}: there is something to see"
+
+
+def not_named(page: str, names: list[str]) -> list[str]:
+    """Those that stand nowhere in a page as words in bold."""
+    told = "\n".join(re.findall(r"\*\*([^*]+)\*\*", page))
+    return [name for name in names if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", told)]
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_every_input_is_named(kind: str) -> None:
+    names = [given["name"] for given in SCHEMAS[kind]["inputs"]]
+    page = (DOCS / f"{kind}.md").read_text(encoding="utf-8")
+    assert not [name for name in not_named(page, names) if not_named(page, [SYMBOLS.get(name, name)])]
+    chinese = (DOCS / kind / "zh.md").read_text(encoding="utf-8")
+    inputs = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))[kind]["inputs"]
+    called = [SYMBOLS.get(name) or re.split("（", inputs[name]["name"])[0] for name in names]
+    assert not not_named(chinese, called)
+
+
+def test_a_name_in_passing_is_not_enough() -> None:
+    assert not_named("a frame rate; **fps** and **clip, vae**, `dtype`", ["fps", "vae", "rate", "dtype", "ae"]) == [
+        "rate", "dtype", "ae",
+    ]  # fmt: skip
 
 
 def test_no_picture_lies_about_and_all_are_small() -> None:

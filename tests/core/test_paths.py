@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from running_host import NO_HOST, found_hosts
-from shipped import GOOD_NAMES, STRANGE_CHOICES, STRANGE_NAMES, installed_on
+from shipped import ENCODER, FLOW, GOOD_NAMES, MODELS, NO_MODELS, STRANGE_CHOICES, STRANGE_NAMES, installed_on
 
 from customcrafter_core.errors import InputError
 from customcrafter_core.output.names import LONGEST, file_inside
@@ -88,3 +88,23 @@ def test_a_choice_that_is_not_on_the_list_reads_nothing(host: Path | None, kind:
     ):
         assert chosen == "InputError" and "Choose one from the list" in text, name
         assert changed == ["made", "0"], name
+
+
+@each_host
+@pytest.mark.parametrize(
+    ("kind", "own", "other"),
+    [("clip", ENCODER, FLOW), ("dino", ENCODER, FLOW), ("raft", FLOW, ENCODER)],
+)
+def test_a_model_for_scores_is_one_of_the_list(host: Path | None, kind: str, own: str, other: str) -> None:
+    """By its name there, and nothing else; a link that lies in the host's folder is on the list, as all models are."""
+    if host is None:
+        pytest.skip(NO_HOST)
+    answer = installed_on(host)
+    outcomes = dict(zip(MODELS, answer["scored with"][kind], strict=True))
+    folder = Path(answer["base"]) / "models" / ("optical_flow" if kind == "raft" else "clip_vision")
+    for name in (*NO_MODELS, other):
+        chosen, text = outcomes[name]
+        assert chosen == "InputError" and f"a {kind} from the list" in text, name
+    assert outcomes["none"] == ["made", "None"] and outcomes[own] == ["made", str(folder / own)]
+    linked = "linked.pth" if kind == "raft" else "linked"
+    assert outcomes[linked] == ["made", str(folder / linked)]
