@@ -127,11 +127,14 @@ def drop(page: Any, name: str, content: str | bytes, count: int) -> None:
 
 
 def show_whole(page: Any) -> None:
-    """Bring the whole graph into view, and put away the small map that lies over it."""
+    """Bring the whole graph into view, large enough for its texts, and put away the small map that lies over it."""
+    page.set_viewport_size({"width": 2200, "height": 1450})
+    page.wait_for_timeout(300)
     page.evaluate("name => app.extensionManager.setting?.set?.(name, false)", MINIMAP)
     page.evaluate(FIT)
     page.wait_for_timeout(700)
     assert page.evaluate(CUT_OFF) == []
+    assert page.evaluate("app.canvas.ds.scale") >= 0.6, "below that the page leaves texts out"
 
 
 def press_run(page: Any) -> None:
