@@ -97,8 +97,8 @@ def _at_least_one(text: str) -> float:
     return number
 
 
-def add_base_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--base``, ``--dtype`` and ``--device``."""
+def add_base_options(parser: argparse.ArgumentParser, *, unset: str = AUTO) -> None:
+    """Add ``--base``, ``--dtype`` and ``--device``; the last two are ``unset`` if they are not given."""
     from ..base_model.loading import DTYPES
 
     group = parser.add_argument_group("base model")
@@ -108,11 +108,11 @@ def add_base_options(parser: argparse.ArgumentParser) -> None:
         help="VideoCrafter2's model.ckpt, or the same as .safetensors (default: the small demo model of this project)",
     )
     group.add_argument(
-        "--dtype", choices=[AUTO, *DTYPES], default=AUTO,
+        "--dtype", choices=[AUTO, *DTYPES], default=unset,
         help="of the weights (default: auto, which is float32 on the CPU and bfloat16 elsewhere)",
     )  # fmt: skip
     group.add_argument(
-        "--device", default=AUTO, metavar="NAME", help="cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)"
+        "--device", default=unset, metavar="NAME", help="cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)"
     )
 
 
@@ -162,11 +162,17 @@ def device_of(name: str) -> torch.device:
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of that name; ``auto`` is float32 on the CPU, bfloat16 elsewhere."""
+    """The dtype of that name; ``auto`` is float32 on the CPU, bfloat16 elsewhere.
+
+    Raises:
+        InputError: there is none of that name.
+    """
     import torch
 
     from ..base_model.loading import DTYPES
 
+    if name not in (AUTO, *DTYPES):
+        raise InputError(expected=f"dtype: {', '.join((AUTO, *DTYPES))}", found=repr(name), remedy="Choose one.")
     if name == AUTO:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return DTYPES[name]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .options import (
+    AUTO,
     add_base_options,
     check_target,
     device_of,
@@ -50,7 +51,7 @@ examples:
 OPTION_NAMES = {"placeholder": "token"}
 """Fields of the settings whose option is called otherwise."""
 INPUTS: dict[str, Any] = {
-    **dict.fromkeys(("photos", "prior", "out", "base", "preset"), ""),
+    **dict.fromkeys(("photos", "prior", "out", "base", "preset", "device", "dtype"), ""),
     **dict.fromkeys(("prior_clips", "skip_broken", "force"), False),
     "make_prior": 0,
 }
@@ -69,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--out", metavar="FILE", help="the subject, a .safetensors file")
     option("--config", metavar="FILE", help="settings as JSON or TOML, by the names of these options; options win")
     option("--force", action="store_true", help="begin anew and replace what an earlier run left")
-    option("--skip-broken", action="store_true", help="leave out photos that cannot be read instead of refusing all")
+    option("--skip-broken", action="store_true", help="leave out pictures that cannot be read instead of refusing all")
     option("--prior", metavar="FOLDER", help="images or animations of other things of the class, to preserve the class")
     option("--make-prior", type=int, metavar="N", help="let the base model fill that folder up to N images")
     option("--prior-clips", action="store_true", help="let it make moving clips instead of still images")
@@ -84,7 +85,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for entry in fields(Steering):
         if entry.name in STEERING:
             _add_field(group, entry, "")
-    add_base_options(parser)
+    add_base_options(parser, unset=argparse.SUPPRESS)
 
 
 def _others(name: str) -> str:
@@ -115,24 +116,25 @@ def run(options: argparse.Namespace) -> None:
     """Learn the subject and write it."""
     from ..training.distributed import launched_workers
     from ..training.keeper import FOLDER_SUFFIX, has_run
-    from ..training.loop import check_dtype, train_subject
+    from ..training.loop import check_dtype, check_run, train_subject
 
     given = _given(options)
     config, steering, target = _config(given), _steering(given), Path(_required(given, "out"))
     is_continued = has_run(target) and not given.get("force")
     check_target(target, force=bool(given.get("force")) or is_continued)
-    options.base = given.get("base")
+    options.base, options.device, options.dtype = given.get("base"), given.get("device", AUTO), given.get("dtype", AUTO)
     workers, device = launched_workers(device_of(options.device))
     options.device = str(device)
     check_dtype(dtype_of(options.dtype, device))
     photos = _photos(given)
     model = load_base(options)
+    check_run(model, photos, config, steering, workers=workers)
     if not workers.is_first:
         workers.wait()  # the first one makes prior images
     prior = _prior(given, model, config)
     if workers.is_first:
         workers.wait()
-    screen = _Screen()
+    screen = _Screen("without --force" if given.get("force") else "again")
     with screen.shown(gently=workers.size == 1):  # several processes are stopped by their launcher
         result = train_subject(
             model, photos, config, prior=prior, steering=steering, watcher=screen.watcher(), workers=workers
@@ -146,7 +148,11 @@ def run(options: argparse.Namespace) -> None:
 class _Screen:
     """Shows a run in the terminal, and stops it between two steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, going_on: str) -> None:
+        """Args:
+        going_on: how the same command is run to go on after a stop.
+        """
+        self._going_on = going_on
         self._encoding, self._bar = Progress("Encoding photos", brief=True), Progress("Training")
         self._stop, self._smooth, self._count, self._saved = Stop(), 0.0, 0, ""
 
@@ -187,7 +193,7 @@ class _Screen:
         self._stop.check()
 
     def _note_saved(self, done: int, total: int) -> None:
-        self._saved = f"Saved at step {done} of {total}; run the same command again to go on."
+        self._saved = f"Saved at step {done} of {total}; run the same command {self._going_on} to go on."
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -246,11 +252,12 @@ def _prior(given: dict[str, Any], model: VideoCrafter2, config: TrainConfig) -> 
         return []
     if folder is None:
         raise InputError(expected="--prior FOLDER for the images to make", found="none", remedy="Name a folder.")
+    skip_broken = bool(given.get("skip_broken"))
     if not count:
-        return load_prior(folder)
+        return load_prior(folder, skip_broken=skip_broken)
     with Progress("Making prior images") as bar:
         return generate_prior(
             model, config.class_word, folder, count,
-            clips=bool(given.get("prior_clips")), seed=config.seed, on_item=bar.show,
+            clips=bool(given.get("prior_clips")), seed=config.seed, skip_broken=skip_broken, on_item=bar.show,
             on_plan=lambda: plan_prior(model, config, free=free_memory(model.device)),
         )  # fmt: skip

@@ -55,7 +55,7 @@ class BatchSource:
         if self.sets.prior and not in_token_stage:
             chosen.append(self.sets.prior[step % len(self.sets.prior)])
         frames = 1 if in_token_stage else self.config.frames
-        batch = (self.config.token_batch if in_token_stage else 0) or self.config.batch
+        batch = self.config.token_videos if in_token_stage else self.config.batch
         has_offset = in_token_stage or not self.config.token_steps
         offset = self.config.offset_noise if has_offset else 0.0
         return [self._noised(examples, batch * self.processes, frames, offset, generator) for examples in chosen]

@@ -75,6 +75,12 @@ class TrainConfig:
             raise InputError(expected="a class word", found="none", remedy="Say what the subject is, such as: dog.")
         self._check_choices()
         self._check_numbers()
+        if not METHODS[self.method].trains_token and not self.token_steps:
+            raise InputError(
+                expected=f"token_steps of 1 or more with method {self.method}, whose main stage leaves V* as it is",
+                found="0, so that V* would never be learned",
+                remedy=f"Use preset dreamvideo, or set token_steps; DreamVideo has {_DREAMVIDEO['token_steps']}.",
+            )
         self._check_ranges()
         if not self.captions or any(caption.count("{}") != 1 for caption in self.captions):
             raise InputError(
@@ -117,6 +123,11 @@ class TrainConfig:
     def all_steps(self) -> int:
         """Steps of all stages."""
         return self.token_steps + self.steps
+
+    @property
+    def token_videos(self) -> int:
+        """Still videos of one frame per step in which V* alone is learned."""
+        return self.token_batch or self.batch
 
     @property
     def trigger(self) -> str:

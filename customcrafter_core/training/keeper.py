@@ -60,17 +60,19 @@ class RunIdentity:
     base: str
     dtype: str
     photos: str
-    prior: str
+    prior: str | None
+    """None: not known yet, and not compared."""
     processes: int = 1
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What a stored run had differently, in words."""
-        own = {k: v for k, v in self._settings().items() if k not in FREE_TO_CHANGE}
+        ours = {k: v for k, v in self._settings().items() if k not in FREE_TO_CHANGE}
         theirs: Mapping[str, Any] = stored["config"]
-        found = [f"{name} {theirs.get(name)} then, {own[name]} now" for name in own if theirs.get(name) != own[name]]
+        found = [f"{name} {theirs.get(name)} then, {ours[name]} now" for name in ours if theirs.get(name) != ours[name]]
         found += [] if same_base(stored["base"], self.base) else ["another base model"]
         found += [] if stored["dtype"] == self.dtype else [f"{stored['dtype']} then, {self.dtype} now"]
-        found += [f"other {name}" for name in ("photos", "prior") if stored[name] != getattr(self, name)]
+        own = {name: getattr(self, name) for name in ("photos", "prior")}
+        found += [f"other {name}" for name in own if own[name] not in (stored[name], None)]
         return found
 
     def as_metadata(self) -> dict[str, Any]:
@@ -92,6 +94,10 @@ class Keeper:
         self.folder = folder_of(target)
         _remove_partial_files(target)
         self.best_loss, self.best_step = float("inf"), 0
+        self.probed_step = 0
+        """After which step the probe was last made."""
+        self.saved_step = 0
+        """How far the state on disk is."""
 
     def check(self) -> None:
         """Refuse, before any work is done, to go on with what is not the same run.
@@ -133,13 +139,25 @@ class Keeper:
                 remedy="Raise the steps, train under another name, or start over.",
             )
         self.best_loss, self.best_step = stored["best_loss"], stored["best_step"]
+        self.probed_step, self.saved_step = stored["probed_step"], trainer.done
         return True
+
+    def begin_anew(self, trainer: Trainer) -> None:
+        """Forget a run that was kept; where a subject lies, the new run is on disk at once, so that it can go on.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if self.target.exists():
+            self._save_state(trainer)
+        start_over(self.target, but=(STATE,) if self.target.exists() else ())
 
     def keep_best(self, subject: Subject, probe_loss: float) -> None:
         """Keep a subject as the best one if its probe loss is the lowest so far."""
         if probe_loss < self.best_loss:
             save_subject(subject, self.folder / BEST)
             self.best_loss, self.best_step = probe_loss, subject.steps
+        self.probed_step = subject.steps
 
     def save(self, trainer: Trainer, subject: Subject) -> None:
         """Write the subject and the state.
@@ -147,12 +165,30 @@ class Keeper:
         Raises:
             OSError: the disk is full or the folder cannot be written; what was there before is still there.
         """
-        best = {"best_loss": self.best_loss, "best_step": self.best_step}
-        content = {"format": FORMAT, **best, **self.identity.as_metadata()}
-        tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.tensors().items()}
-        # the subject first: with the state alone the run would seem to be further than its file
+        # the state first: a subject without one would be another's file, which no run may replace
+        self._save_state(trainer)
         save_subject(subject, self.target)
+
+    def _save_state(self, trainer: Trainer) -> None:
+        judged = {"best_loss": self.best_loss, "best_step": self.best_step, "probed_step": self.probed_step}
+        content = {"format": FORMAT, **judged, **self.identity.as_metadata()}
+        tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.tensors().items()}
         save_atomically(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
+        self.saved_step = trainer.done
+
+    def is_subject_of(self, step: int) -> bool:
+        """Whether the subject's file is there and as far as this step; a kill may have left an older one."""
+        try:
+            return load_subject(self.target).steps == step
+        except InputError:
+            return False
+
+    def has_sample(self, step: int) -> bool:
+        """Whether the sample video after this step was kept."""
+        return self._row_of(step).is_file()
+
+    def _row_of(self, step: int) -> Path:
+        return self.folder / SAMPLE_ROWS / f"{step:06d}.png"
 
     def keep_pictures(self, steps: Sequence[TrainStep], sample: Sample | None = None) -> None:
         """Write the loss as a picture and, with a new sample, its row and the strip of all rows so far.
@@ -163,11 +199,11 @@ class Keeper:
         _write_png(self.folder / LOSS_PICTURE, loss_picture(steps))
         if sample is None:
             return
-        rows = self.folder / SAMPLE_ROWS
-        _write_png(rows / f"{sample.step:06d}.png", sample_row(sample))
+        row = self._row_of(sample.step)
+        _write_png(row, sample_row(sample))
         _write_png(
             self.folder / SAMPLE_STRIP,
-            stacked([Image.open(path, formats=["PNG"]) for path in sorted(rows.glob("*.png"))]),
+            stacked([Image.open(path, formats=["PNG"]) for path in sorted(row.parent.glob("*.png"))]),
         )
 
     def best(self) -> Subject | None:
@@ -196,10 +232,10 @@ def _remove_partial_files(target: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def start_over(target: Path) -> None:
-    """Forget a run that was kept, so that the next one starts at step 0; the subject's file stays."""
+def start_over(target: Path, *, but: Sequence[str] = ()) -> None:
+    """Forget a run that was kept, so that the next one starts at step 0; the subject's file stays, and ``but`` these."""
     folder = folder_of(target)
-    made = [folder / name for name in (STATE, BEST, LOSS_PICTURE, SAMPLE_STRIP)]
+    made = [folder / name for name in (STATE, BEST, LOSS_PICTURE, SAMPLE_STRIP) if name not in but]
     for path in (*made, *(folder / SAMPLE_ROWS).glob("*.png")):
         path.unlink(missing_ok=True)
 
@@ -213,7 +249,8 @@ def _write_png(path: Path, image: Image.Image) -> None:
 def _read_metadata(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
         content = json.loads(metadata[STATE_KEY])
-        kinds = {"format": int, "best_loss": float, "best_step": int, "config": dict}
+        content = {"probed_step": content["best_step"], **content}  # the first states did not say: it is made again
+        kinds = {"format": int, "best_loss": float, "best_step": int, "probed_step": int, "config": dict}
         kinds |= {"dtype": str, "base": str, "photos": str, "prior": str}
         if not all(isinstance(content[name], kind) for name, kind in kinds.items()) or content["format"] > FORMAT:
             raise ValueError("values of another kind")

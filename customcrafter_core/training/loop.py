@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,7 +15,7 @@ from ..generation import AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
 from .config import TrainConfig
 from .examples import encode_examples, size_of
-from .keeper import Keeper, RunIdentity, digest_of, has_run, start_over
+from .keeper import Keeper, RunIdentity, digest_of
 from .memory import free_memory
 from .memory_plan import plan_memory
 from .photos import Clip, Photo, thumbnail
@@ -34,8 +34,6 @@ class TrainingResult:
     subject: Subject
     steps: list[TrainStep]
     """Of the whole run, those before it was continued included."""
-    samples: list[Sample]
-    """Of this call."""
     best: Subject | None = None
     """The subject at the checkpoint of lowest probe loss; None if nothing was kept."""
 
@@ -69,16 +67,8 @@ def train_subject(
         OSError: the result cannot be written.
     """
     steering, watcher = steering or Steering(), watcher or Watcher()
-    check_dtype(model.dtype)
-    if not photos:
-        raise InputError(expected="at least one photo of the subject", found="none", remedy="Three to ten are best.")
-    size_of(model, config)
     has_prior = bool(prior) and config.prior_weight > 0
-    keeper = None
-    if steering.target is not None:
-        keeper = Keeper(steering.target, _identity(model, config, photos, prior if has_prior else (), workers))
-        if not steering.anew:
-            keeper.check()
+    keeper = check_run(model, photos, config, steering, prior=prior if has_prior else (), workers=workers)
     free = free_memory(model.device) if free is None else free
     plan = plan_memory(model, config, has_prior=has_prior, free=free, samples=bool(steering.sample_every))
     if watcher.on_plan is not None and workers.is_first:
@@ -86,22 +76,50 @@ def train_subject(
     sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
     trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
     if keeper is not None and steering.anew and workers.is_first:
-        start_over(keeper.target)
-    is_resumed = keeper is not None and not steering.anew and keeper.resume(trainer)
+        keeper.begin_anew(trainer)
+    is_resumed = keeper is not None and not steering.anew and keeper.resume(trainer) and trainer.done > 0
     if is_resumed and watcher.on_resumed is not None and workers.is_first:
         watcher.on_resumed(trainer.done, config.all_steps)
     return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image), plan.guidance).finish()
 
 
-def _identity(
+def check_run(
     model: VideoCrafter2,
-    config: TrainConfig,
     photos: Sequence[Photo],
-    prior: Sequence[Photo | Clip],
-    workers: Workers,
-) -> RunIdentity:
-    dtype = str(model.dtype).removeprefix("torch.")
-    return RunIdentity(config, model.fingerprint, dtype, digest_of(photos), digest_of(prior), workers.size)
+    config: TrainConfig,
+    steering: Steering,
+    *,
+    prior: Sequence[Photo | Clip] | None = None,
+    workers: Workers = ALONE,
+) -> Keeper | None:
+    """Refuse what `train_subject` would; called before pictures of the class are made, which may take an hour.
+
+    Args:
+        model: the base model.
+        photos: of the subject.
+        config: what is learned and how.
+        steering: what is kept.
+        prior: pictures and clips of the class; None: not known yet.
+        workers: the processes that train together.
+
+    Returns:
+        What keeps the run, if anything does.
+
+    Raises:
+        InputError: no photos, a size or dtype that does not fit, or a kept run with other settings.
+    """
+    check_dtype(model.dtype)
+    if not photos:
+        raise InputError(expected="at least one photo of the subject", found="none", remedy="Three to ten are best.")
+    size_of(model, config)
+    if steering.target is None:
+        return None
+    dtype, seen = str(model.dtype).removeprefix("torch."), None if prior is None else digest_of(prior)
+    identity = RunIdentity(config, model.fingerprint, dtype, digest_of(photos), seen, workers.size)
+    keeper = Keeper(steering.target, identity)
+    if not steering.anew:
+        keeper.check()
+    return keeper
 
 
 @dataclass
@@ -114,24 +132,30 @@ class _Run:
     watcher: Watcher
     picture: bytes
     guidance: GuidanceBatch
-    samples: list[Sample] = field(default_factory=list)
 
     def finish(self) -> TrainingResult:
         trainer = self.trainer
-        if trainer.done == 0:
-            self._sample()
         try:
+            self._begin()
             while not trainer.is_finished:
                 self._stretch()
                 self._pause()
         except BaseException:
             self._save_after_a_stop()
             raise
-        if self.keeper is not None and trainer.workers.is_first and not self.keeper.target.exists():
-            self.keeper.save(trainer, self._subject())  # a finished run whose subject was removed
         trainer.workers.wait()
         best = None if self.keeper is None else self.keeper.best()
-        return TrainingResult(self._subject(), trainer.history, self.samples, best)
+        return TrainingResult(self._subject(), trainer.history, best)
+
+    def _begin(self) -> None:
+        """The sample before the first step; of a run that goes on, what a stop or kill left undone."""
+        trainer, keeper = self.trainer, self.keeper
+        if keeper is None or not trainer.done:
+            self._sample()
+            return
+        if trainer.workers.is_first and not keeper.is_subject_of(trainer.done):
+            keeper.save(trainer, self._subject())
+        self._pause(has_sample=keeper.has_sample(trainer.done))
 
     def _stretch(self) -> None:
         """Steps up to the next pause."""
@@ -144,16 +168,17 @@ class _Run:
                 if self.watcher.on_step is not None and trainer.workers.is_first:
                     self.watcher.on_step(step)
 
-    def _pause(self) -> None:
-        """What is due after a stretch."""
-        trainer, steering = self.trainer, self.steering
+    def _pause(self, *, has_sample: bool = False) -> None:
+        """What is due after a stretch and was not done yet."""
+        trainer, steering, keeper = self.trainer, self.steering, self.keeper
         is_last = trainer.is_finished
-        if self.keeper is not None and (is_last or _is_due(trainer.done, steering.checkpoint_every)):
+        is_checkpoint = is_last or _is_due(trainer.done, steering.checkpoint_every)
+        if keeper is not None and is_checkpoint and keeper.probed_step != trainer.done:
             with trainer.attached():
                 probe_loss = trainer.probe_loss(self.watcher.on_probe)
             if trainer.workers.is_first:
-                self._checkpoint(self.keeper, probe_loss)
-        if is_last or _is_due(trainer.done, steering.sample_every):
+                self._checkpoint(keeper, probe_loss)
+        if not has_sample and (is_last or _is_due(trainer.done, steering.sample_every)):
             self._sample()
 
     def _checkpoint(self, keeper: Keeper, probe_loss: float) -> None:
@@ -185,26 +210,27 @@ class _Run:
         applied = [AppliedSubject(subject, steering.recommended)]
         latent = generate(trainer.model, settings, applied, on_step=self.watcher.on_sampled_step).latent
         with torch.no_grad():
-            self.samples.append(Sample(trainer.done, trainer.model.decode(latent)[0]))
+            sample = Sample(trainer.done, trainer.model.decode(latent)[0])
         if self.keeper is not None:
             try:
-                self.keeper.keep_pictures(trainer.history, self.samples[-1])
+                self.keeper.keep_pictures(trainer.history, sample)
             except OSError as error:
                 log.warning("The sample at step %d could not be written: %s", trainer.done, error)
         if self.watcher.on_sample is not None:
-            self.watcher.on_sample(self.samples[-1])
+            self.watcher.on_sample(sample)
 
     def _subject(self) -> Subject:
         trainer = self.trainer
         subject = trainer.learner.subject(trainer.config, trainer.model, trainer.done, self.picture)
-        return replace(subject, recommended=self.steering.recommended)
+        training = {**subject.training, "processes": trainer.workers.size}  # each of them has the batch of the settings
+        return replace(subject, recommended=self.steering.recommended, training=training)
 
     def _save_after_a_stop(self) -> None:
         """Keep what was learned, unless an update broke off; after a wrong loss a checkpoint before it is better."""
         trainer, keeper = self.trainer, self.keeper
         if keeper is None or not trainer.workers.is_first or not trainer.done or not trainer.is_whole():
             return
-        if trainer.went_wrong and has_run(keeper.target):
+        if trainer.went_wrong and keeper.saved_step:
             return
         try:
             keeper.save(trainer, self._subject())

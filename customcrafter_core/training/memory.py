@@ -1,17 +1,19 @@
 """How much memory a run needs, known before its first step.
 
-A training step, and the making of a sample video, are done with tensors that have a shape but no content (PyTorch's meta
-device), and the bytes alive at each moment are counted. So the count follows the method, the size of the model and the
+A training step, the encoding of photos and the making of a sample video are done with tensors that have a shape but no
+content (PyTorch's meta device), and the bytes alive at each moment are counted. So the count follows the method, the size of the model and the
 libraries as they are. What is decided by it, and what may be changed if memory is short, is in `memory_plan`.
 """
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -31,14 +33,15 @@ from ..subject.adapter import lora_layers
 from ..subject.identity_adapter import adapters_attached
 from ..subject.subject import LoRAFactors
 from .config import TrainConfig
-from .examples import size_of
-from .learner import Learner
+from .examples import IMAGES_AT_ONCE, size_of
+from .learner import TOKEN, Learner
 from .recompute import recomputed
 
 # Bytes an allocator takes for each byte in use: rounding, gaps, the workspace of convolutions. The heap of a process has
 # more of them than a GPU's: 1.5 to 1.7 were measured (`python -m benchmarks training`).
 RESERVE, RESERVE_OF_HEAP = 1.15, 1.7
 ADAM_MOMENTS = 2
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _PEAKS: dict[tuple[Any, ...], int] = {}  # what was counted once: it takes seconds and depends on sizes only
 
 # What autocast does, as PyTorch documents it: these run in half precision …
@@ -61,16 +64,18 @@ class MemoryEstimate:
     learned: int
     """What is learned, its gradients and AdamW's two moments, in float32."""
     activations: int
-    """The most that the forward and backward pass of one step hold besides."""
+    """The most that the forward and backward pass of one step, of any stage, hold besides."""
     reserve: float
     """Bytes taken for each byte in use."""
     sampling: int = 0
     """The most that a sample video holds in the place of the activations; 0: none is made."""
+    encoding: int = 0
+    """The most that the encoding of photos, before the first step, holds in their place."""
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.learned + max(self.activations, self.sampling)
+        return self.weights + self.learned + max(self.activations, self.sampling, self.encoding)
 
     @property
     def needed(self) -> int:
@@ -79,8 +84,11 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         parts = [f"{part} {gigabytes(getattr(self, part))}" for part in ("weights", "learned", "activations")]
-        sampling = f", or in their place a sample video {gigabytes(self.sampling)}" if self.sampling else ""
-        return f"{gigabytes(self.total)} GB: {', '.join(parts)}{sampling}"
+        others = [f"a sample video {gigabytes(self.sampling)}"] if self.sampling else []
+        if self.encoding > max(self.activations, self.sampling):
+            others.append(f"encoding photos {gigabytes(self.encoding)}")
+        place = f", or in their place {' or '.join(others)}" if others else ""
+        return f"{gigabytes(self.total)} GB: {', '.join(parts)}{place}"
 
 
 def gigabytes(count: int) -> str:
@@ -91,12 +99,59 @@ def gigabytes(count: int) -> str:
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be taken on a device, those included that PyTorch holds for reuse."""
     if device.type == "cpu":
-        return int(psutil.virtual_memory().available)
+        return int(min(psutil.virtual_memory().available, free_in_groups()))
     module = torch.get_device_module(device)
     if device.type == "mps":
         return int(module.recommended_max_memory() - module.current_allocated_memory())
     free, _ = module.mem_get_info(device)
     return int(free + module.memory_reserved(device) - module.memory_allocated(device))
+
+
+def free_in_groups(mounted: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:
+    """Bytes that the control groups of this process, a container's for example, let it take; infinite without limits.
+
+    Args:
+        mounted: where Linux shows the groups of memory, version 1 or 2.
+        own: the file that says in which groups the process is.
+    """
+    free = math.inf
+    for line in _text_of(own).splitlines():
+        number, _, path = line.partition(":")
+        kinds, _, path = path.partition(":")
+        if number != "0" and "memory" not in kinds.split(","):
+            continue
+        names = _GROUP_FILES[1] if number == "0" else _GROUP_FILES[0]
+        root = mounted if number == "0" else mounted / "memory"
+        group = root / path.strip("/")  # in a container the root may be this group itself
+        for folder in (group, *group.parents):
+            free = min(free, _free_in(folder, *names))
+            if folder == root:
+                break
+    return free
+
+
+# Names of: limit, use, the lines of memory.stat that count cached files, which are given up when memory is short.
+_GROUP_FILES = (
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+)
+
+
+def _free_in(group: Path, limit: str, use: str, cached: tuple[str, ...]) -> float:
+    """What one group has left; infinite if it has no limit, or is not shown."""
+    most, used = _text_of(group / limit).strip(), _text_of(group / use).strip()
+    if not most.isdecimal() or not used.isdecimal():  # "max", or absent
+        return math.inf
+    counts = dict(line.split(" ", 1) for line in _text_of(group / "memory.stat").splitlines() if " " in line)
+    files = sum(int(counts[name]) for name in cached if counts.get(name, "").isdecimal())
+    return max(int(most) - int(used) + files, 0)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: bool, recompute: bool) -> MemoryEstimate:
@@ -112,19 +167,54 @@ def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: boo
     learner = Learner.start(shadow, config, torch.Generator())  # V* starts from the real text encoder
     shadow.text_encoder = without_content(model.text_encoder)
     on_gpu = model.device.type != "cpu"
-    sizes = (config.method, config.rank, config.tokens, config.frames, config.batch, *size_of(model, config))
-    key = (model.geometry, model.dtype, sizes, has_prior, recompute, on_gpu)
-    if key not in _PEAKS:
-        _PEAKS[key] = _peak_of_step(shadow, learner, config, has_prior, recompute, on_gpu=on_gpu)
+    stages = [_Stage(config.frames, config.batch, config.batch if has_prior else 0)]
+    stages += [_Stage(1, config.token_videos, 0, token_alone=True)] if config.token_steps else []
+    peaks = []
+    for stage in stages:
+        sizes = (config.method, config.rank, config.tokens, stage, *size_of(model, config))
+        key = (model.geometry, model.dtype, sizes, recompute, on_gpu)
+        if key not in _PEAKS:
+            _PEAKS[key] = _peak_of_step(shadow, learner, config, stage, recompute, on_gpu=on_gpu)
+        peaks.append(_PEAKS[key])
     held = [tensor.nbytes for tensor in learner.tensors().values()]
     moving = [parameter.nbytes for parameter in learner.parameters().values()]
     networks = (model.unet, model.text_encoder, model.vae)
     return MemoryEstimate(
         weights=sum(tensor.nbytes for network in networks for tensor in _tensors_of(network)),
         learned=sum(held) + (1 + ADAM_MOMENTS) * sum(moving),
-        activations=_PEAKS[key],
+        activations=max(peaks),
         reserve=RESERVE if on_gpu else RESERVE_OF_HEAP,
+        encoding=encoding_memory(model, config),
     )
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What a step of one of the stages shows."""
+
+    frames: int
+    subjects: int
+    """Videos of the subject."""
+    priors: int
+    """Videos of the class, whose captions have no gradients."""
+    token_alone: bool = False
+    """Whether only V* is learned."""
+
+
+def encoding_memory(model: VideoCrafter2, config: TrainConfig) -> int:
+    """Bytes at the peak of encoding photos, besides the weights; as `estimate_memory`."""
+    size = size_of(model, config)
+    key = (model.geometry, model.dtype, model.device.type, size)
+    if key not in _PEAKS:
+        shadow = replace(model, vae=without_content(model.vae))
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            live = stack.enter_context(LiveBytes(_tensors_of(shadow.vae)))
+            stack.enter_context(TrainingKernels(None, on_gpu=False))
+            channels = model.geometry.vae.image_channels
+            shadow.encode_moments(torch.empty(IMAGES_AT_ONCE, channels, size[1], size[0], device="meta"))
+        _PEAKS[key] = live.peak
+    return _PEAKS[key]
 
 
 def sampling_memory(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceBatch) -> int:
@@ -165,15 +255,18 @@ def _peak_of_sampling(shadow: VideoCrafter2, learner: Learner, size: tuple[int, 
 
 
 def _peak_of_step(
-    shadow: VideoCrafter2, learner: Learner, config: TrainConfig, has_prior: bool, recompute: bool, *, on_gpu: bool
+    shadow: VideoCrafter2, learner: Learner, config: TrainConfig, stage: _Stage, recompute: bool, *, on_gpu: bool
 ) -> int:
     """Bytes at the peak of one forward and backward pass of a model without content, besides what stays."""
 
     def kernels() -> AbstractContextManager[object]:
         return TrainingKernels(None if shadow.dtype == torch.float32 else shadow.dtype, on_gpu=on_gpu)
 
-    for parameter in learner.parameters().values():  # gradients are counted with what is learned
-        parameter.register_post_accumulate_grad_hook(_drop_gradient)
+    hooks = []
+    for name, parameter in learner.parameters().items():  # gradients are counted with what is learned
+        parameter.requires_grad_(name == TOKEN or not stage.token_alone)
+        if parameter.requires_grad:
+            hooks.append(parameter.register_post_accumulate_grad_hook(_drop_gradient))
     staying = [*_tensors_of(shadow.unet), *_tensors_of(shadow.text_encoder), *learner.tensors().values()]
     with ExitStack() as stack:
         stack.enter_context(learner.attached(shadow))
@@ -182,19 +275,21 @@ def _peak_of_step(
         stack.enter_context(torch.enable_grad())
         live = stack.enter_context(LiveBytes(staying))
         stack.enter_context(kernels())
-        _step(shadow, config, has_prior)
+        _step(shadow, config, stage)
+    for hook in hooks:
+        hook.remove()
     return live.peak
 
 
-def _step(model: VideoCrafter2, config: TrainConfig, has_prior: bool) -> None:
-    """The tensors of a training step, on the meta device; those of the prior have captions without gradients."""
-    videos = config.batch * (2 if has_prior else 1)
+def _step(model: VideoCrafter2, config: TrainConfig, stage: _Stage) -> None:
+    """The tensors of a training step, on the meta device."""
+    videos = stage.subjects + stage.priors
     width, height = size_of(model, config)
     with torch.device("meta"):
-        noise = torch.empty(model.latent_shape(width, height, config.frames, videos))
-        ids = torch.zeros(config.batch, PROMPT_LENGTH, dtype=torch.long)
+        noise = torch.empty(model.latent_shape(width, height, stage.frames, videos))
+        ids = torch.zeros(stage.subjects, PROMPT_LENGTH, dtype=torch.long)
         timesteps, fps = torch.zeros(videos, dtype=torch.long), torch.zeros(videos, dtype=torch.long)
-        fixed = torch.empty(videos - config.batch, PROMPT_LENGTH, model.geometry.text.width, dtype=model.dtype)
+        fixed = torch.empty(stage.priors, PROMPT_LENGTH, model.geometry.text.width, dtype=model.dtype)
     text = torch.cat([encode_ids(model.text_encoder, ids).to(model.dtype), fixed])
     predicted = model.unet(noise.to(model.dtype), timesteps, text, timestep_cond=fps).sample
     (predicted.float() - noise).square().mean().backward()

@@ -112,9 +112,12 @@ class _Remedy:
             return f"This would fit: {_words(again)} ({gigabytes(self.needed(again))} GB)."
         without = {**again, **NO_SAMPLES} if self.samples else again
         sizes = _smaller_sizes(self.model, self.config)
-        kinds = [[{name: n} for n in _halvings(getattr(self.config, name))] for name in ("frames", "batch")]
+        kinds = [
+            [self.with_token_stage({name: n}) for n in _halvings(getattr(self.config, name))]
+            for name in ("frames", "batch")
+        ]
         kinds += [sizes, [NO_SAMPLES] if self.samples else []]
-        together: dict[str, Any] = {"frames": 1, "batch": 1, **(sizes[-1] if sizes else {})}
+        together = self.with_token_stage({"frames": 1, "batch": 1, **(sizes[-1] if sizes else {})})
         for always, tried in ((again, kinds), (without, kinds), (without, [[together]])):
             fitting = [words for kind in tried for words in self.mildest([{**always, **one} for one in kind])]
             if fitting:
@@ -128,6 +131,13 @@ class _Remedy:
         estimate = estimate_memory(self.model, config, has_prior=self.has_prior, recompute=True)
         sampling = sampling_memory(self.model, config, GuidanceBatch.ONE_BY_ONE) if samples else 0
         return replace(estimate, sampling=sampling).needed
+
+    def with_token_stage(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Changes, and a stage for V* alone whose step shows no more pictures than that of the main stage then."""
+        config = self.changed(changes)
+        most = config.frames * config.batch
+        is_larger = config.token_steps > 0 and config.token_videos > most
+        return {**changes, "token_batch": most} if is_larger else dict(changes)
 
     def changed(self, changes: Mapping[str, Any]) -> TrainConfig:
         """The settings of training with changes."""
@@ -152,9 +162,9 @@ def _smaller_sizes(model: VideoCrafter2, config: TrainConfig) -> list[dict[str, 
 
 
 def _pixels(model: VideoCrafter2, config: TrainConfig) -> int:
-    """Of one step, the prior's not counted."""
+    """Of one step of the larger stage, the prior's not counted."""
     width, height = size_of(model, config)
-    return width * height * config.frames * config.batch
+    return width * height * max(config.frames * config.batch, config.token_videos if config.token_steps else 0)
 
 
 def _halvings(number: int) -> list[int]:

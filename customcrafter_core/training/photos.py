@@ -6,9 +6,10 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ SMALLEST_SIDE = 16  # pixels; less holds nothing to learn
 THUMBNAIL_SIDE = 128
 LONGEST_SIDE = 1536  # pixels, three times the longer side of VideoCrafter2's video: at full size ten photos fill 1 GB
 MOST_BYTES = 10**9  # of all photos together; many are kept smaller, five hundred at 816 pixels, enough for any resizing
+
+
+Picture = TypeVar("Picture")
 
 
 @dataclass(frozen=True)
@@ -62,22 +66,40 @@ def load_photos(folder: str | Path, *, skip_broken: bool = False) -> list[Photo]
             found=f"none in {folder}",
             remedy=f"Put images there: {', '.join(sorted(SUFFIXES))}.",
         )
-    photos, broken = [], []
+    longest = longest_side(len(paths))
+    return usable(
+        paths, lambda path: Photo(load_image(path, longest), caption_beside(path)), "photo", skip_broken=skip_broken
+    )
+
+
+def usable(paths: Sequence[Path], load: Callable[[Path], Picture], kind: str, *, skip_broken: bool) -> list[Picture]:
+    """Read files in turn.
+
+    Args:
+        paths: at least one.
+        load: reads one of them; raises `InputError`.
+        kind: what messages call one.
+        skip_broken: leave out those that cannot be used, with a warning that names them, as long as any is left.
+
+    Raises:
+        InputError: a file cannot be used, or none can.
+    """
+    pictures, broken = [], []
     for path in paths:
         try:
-            photos.append(Photo(load_image(path, longest_side(len(paths))), caption_beside(path)))
+            pictures.append(load(path))
         except InputError as error:
             if not skip_broken:
                 raise
-            log.warning("Photo left out. %s", error)
+            log.warning("%s left out. %s", kind.capitalize(), error)
             broken.append(path.name)
-    if not photos:
+    if broken and not pictures:
         raise InputError(
-            expected="at least one photo that can be used",
-            found=f"none in {folder}; broken: {some_names(broken)}",
+            expected=f"at least one {kind} that can be used",
+            found=f"none in {paths[0].parent}; broken: {some_names(broken)}",
             remedy="Replace them.",
         )
-    return photos
+    return pictures
 
 
 def picture_files(folder: str | Path) -> list[Path]:

@@ -33,7 +33,7 @@ def next_mean(mean: float, loss: float, count: int) -> float:
 
 
 def loss_picture(steps: Sequence[TrainStep]) -> Image.Image:
-    """Each step's loss as a dot, smoothed losses of subject and prior as lines; RGB."""
+    """Successive steps of a run, all or some: each loss as a dot, smoothed losses of subject and prior as lines; RGB."""
     image = Image.new("RGB", SIZE, PAPER)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_SIZE)
     draw.text((LEFT, 8), "loss of the subject", fill=SUBJECT_LINE, font=font)
@@ -62,7 +62,8 @@ def loss_picture(steps: Sequence[TrainStep]) -> Image.Image:
         draw.ellipse([x - 1, y - 1, x + 1, y + 1], fill=DOTS)
     for line, colour in lines:
         draw.line([place(i, value) for i, value in enumerate(line)], fill=colour, width=2)
-    draw.text((LEFT, bottom + 8), f"step 1 to {len(steps)} of {steps[-1].steps}", fill=INK, font=font)
+    first, last = steps[0].step + 1, steps[-1].step + 1
+    draw.text((LEFT, bottom + 8), f"step {first} to {last} of {steps[-1].steps}", fill=INK, font=font)
     return image
 
 

@@ -23,7 +23,18 @@ from ..generation import SampledStep, VideoSettings, generate
 from ..output.files import write_bytes, write_json
 from ..output.pixels import to_bytes
 from .config import CAPTIONS
-from .photos import FORMATS, MOST_BYTES, Clip, Photo, caption_beside, load_image, longest_side, opaque, picture_files
+from .photos import (
+    FORMATS,
+    MOST_BYTES,
+    Clip,
+    Photo,
+    caption_beside,
+    load_image,
+    longest_side,
+    opaque,
+    picture_files,
+    usable,
+)
 
 STEPS = 25  # of sampling; half of what a video to look at gets
 RECORD = "prior.json"
@@ -56,8 +67,13 @@ class PriorSettings:
         return found + [f"{name} {kept.get(name)!r} instead of {own[name]!r}" for name in names]
 
 
-def load_prior(folder: str | Path, *, least: int = 1) -> list[Photo | Clip]:
+def load_prior(folder: str | Path, *, least: int = 1, skip_broken: bool = False) -> list[Photo | Clip]:
     """Read pictures and animations of a class in the order of their names, with captions as of photos.
+
+    Args:
+        folder: where they are.
+        least: how many files there have to be.
+        skip_broken: leave out those that cannot be used, with a warning that names them, as long as any is left.
 
     Raises:
         InputError: no such folder, one that cannot be read, or fewer than ``least`` in it.
@@ -70,7 +86,7 @@ def load_prior(folder: str | Path, *, least: int = 1) -> list[Photo | Clip]:
             remedy="Add some, ask for fewer, or let the base model make them.",
         )
     longest = longest_side(max(len(paths), 1))
-    return [_load(path, longest) for path in paths]
+    return usable(paths, lambda path: _load(path, longest), "prior picture", skip_broken=skip_broken)
 
 
 def generate_prior(
@@ -82,6 +98,7 @@ def generate_prior(
     clips: bool = False,
     seed: int = 0,
     steps: int = STEPS,
+    skip_broken: bool = False,
     on_plan: Callable[[], GuidanceBatch] | None = None,
     on_item: Callable[[int, int], None] | None = None,
     on_step: Callable[[SampledStep], None] | None = None,
@@ -100,6 +117,7 @@ def generate_prior(
         clips: make whole videos.
         seed: of all items.
         steps: of sampling each of them.
+        skip_broken: leave out pictures that cannot be used instead of refusing all, as `load_prior`.
         on_plan: asked, if anything has to be made, how the two predictions of a step are made: `memory_plan.plan_prior`.
         on_item: called with how many there are, and of how many; an exception it raises stops the making.
         on_step: called after each step of sampling; likewise.
@@ -130,7 +148,16 @@ def generate_prior(
         write_bytes(folder / name, _animation(frames) if clips else _still(frames[len(frames) // 2]))
         if on_item is not None:
             on_item(done, count)
-    return load_prior(folder, least=count)
+    return load_prior(folder, least=count, skip_broken=skip_broken)
+
+
+def may_hold(folder: Path, base: str) -> bool:
+    """Whether a folder has no pictures that were made by another base model than the one of this fingerprint."""
+    try:
+        kept = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return same_base(base, str(kept["base"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # absent, or damaged, which the making reports
+        return True
 
 
 def _check_record(folder: Path, settings: PriorSettings, *, has_made: bool) -> None:

@@ -125,7 +125,8 @@ class Trainer:
         self.workers.average([*gradients, values])
         size = sum(gradient.abs().sum() for gradient in gradients)
         total, *numbers = values.tolist()
-        self._check_finite([total, *numbers, float(size)])
+        named = dict(zip(("loss of the subject", "loss of the prior"), numbers, strict=False))
+        self._check_finite({**named, "loss": total, "gradient": float(size)}, f"in step {self.done + 1}")
         self._is_moving = True
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -149,13 +150,14 @@ class Trainer:
         batches = [batch.part(self.workers.rank, self.workers.size) for batch in self._source.draw(step)]
         return losses_of(self.model, self._captions, self.config, batches)
 
-    def _check_finite(self, losses: list[float]) -> None:
-        if not all(math.isfinite(value) for value in losses):
+    def _check_finite(self, values: Mapping[str, float], when: str) -> None:
+        wrong = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
             self.went_wrong = True
             self.optimizer.zero_grad(set_to_none=True)
             raise InputError(
                 expected="a finite loss and gradient",
-                found=f"{losses[0]} in step {self.done + 1}",
+                found=f"{wrong[0]} {when}",
                 remedy="Lower the learning rate. The last checkpoint, if there was one, is kept.",
             )
 
@@ -170,13 +172,17 @@ class Trainer:
         Raises:
             InputError: it is not finite.
         """
-        values = []
+        values, size = [], self.workers.size
         for i in range(PROBE_DRAWS):
             if on_draw is not None:
                 on_draw()
             subject = self._source.draw(PROBE + i)[0]
-            values.append(losses_of(self.model, self._captions, self.config, [subject])[0].item())
-        self._check_finite(values)
+            # in parts as large as a step's: the draw holds the batch of all processes
+            parts = [subject.part(rank, size) for rank in range(size)]
+            losses = [losses_of(self.model, self._captions, self.config, [part])[0].item() for part in parts]
+            values.append(sum(losses) / size)
+        named = {f"loss of probe {i + 1}": value for i, value in enumerate(values)}
+        self._check_finite(named, f"after step {self.done}")
         return sum(values) / len(values)
 
     def tensors(self) -> dict[str, torch.Tensor]:

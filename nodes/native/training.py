@@ -9,6 +9,7 @@ import traceback
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.output.sheet import INK, PAPER
 from ...customcrafter_core.training.config import TrainConfig
 from ...customcrafter_core.training.keeper import SAMPLE_STRIP, folder_of
-from ...customcrafter_core.training.loop import TrainingResult, train_subject
+from ...customcrafter_core.training.loop import TrainingResult, check_run, train_subject
 from ...customcrafter_core.training.memory import free_memory
 from ...customcrafter_core.training.memory_plan import plan_prior
 from ...customcrafter_core.training.photos import Clip, Photo
 from ...customcrafter_core.training.pictures import loss_picture, sample_row, smoothed
-from ...customcrafter_core.training.prior import generate_prior
+from ...customcrafter_core.training.prior import generate_prior, may_hold
 from ...customcrafter_core.training.steering import Steering
 from ...customcrafter_core.training.trainer import TrainStep
 from ...customcrafter_core.training.watcher import Sample, Watcher
@@ -53,7 +54,10 @@ class MadePrior:
         """The folder of one base model, class word and seed."""
         plain = re.sub(r"[^a-z0-9]+", "_", class_word.lower()).strip("_")[:60]
         kind = "clips" if self.clips else "stills"
-        return self.folder / f"{plain}_{zlib.crc32((class_word + widths(base.fingerprint)).encode()):08x}_{kind}_{seed}"
+        name = f"{plain}_{zlib.crc32((class_word + widths(base.fingerprint)).encode()):08x}_{kind}_{seed}"
+        # the base model's numbers depend a little on the dtype, so that they can be compared but are no name
+        names = (name if number == 1 else f"{name}_{number}" for number in count(1))
+        return next(folder for own in names if may_hold(folder := self.folder / own, base.fingerprint))
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
     prior: list[Photo | Clip] = [*order.prior]
     made = order.made_prior
     if made.count and config.prior_weight:
+        check_run(base, order.photos, config, order.steering)
         folder = made.of(base, config.class_word, config.seed)
         prior += generate_prior(
             base, config.class_word, folder, made.count, clips=made.clips, seed=config.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -51,6 +52,14 @@ def test_all_settings_from_a_file_and_some_from_the_line(folder: Path, capsys: p
         assert (folder_of(folder / "dog.safetensors") / name).is_file()
 
 
+def test_device_and_dtype_from_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((folder / "dog.json").read_text())
+    (folder / "half.json").write_text(json.dumps({**content, "device": "cpu", "dtype": "float16"}))
+    arguments = ["train", "--config", str(folder / "half.json")]
+    assert "float16" in wrong(arguments, capsys)
+    assert main([*arguments, "--dtype", "float32", "--steps", "1"]) == 0
+
+
 def test_toml_says_the_same(folder: Path) -> None:
     pytest.importorskip("tomllib")
     lines = [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in FAST.items()]
@@ -80,6 +89,9 @@ def test_toml_says_the_same(folder: Path) -> None:
         ('{"class_word": "dog", "make_prior": "many"}', "make_prior as a whole number"),
         ('{"class_word": "dog", "skip_broken": "no"}', "skip_broken as true or false"),
         ('{"class_word": "dog", "preset": "fast", "out": "x.safetensors", "photos": "photos"}', "a preset"),
+        ('{"class_word": "dog", "device": 1}', "device as text"),
+        ('{"class_word": "dog", "out": "x.safetensors", "photos": "photos", "device": "tpu"}', "a device of"),
+        ('{"class_word": "dog", "out": "x.safetensors", "photos": "photos", "dtype": "int8"}', "dtype: auto"),
         ('{"class_word": "dog"}', "--out FILE"),
         ('{"out": "x.safetensors", "photos": "photos"}', "--class-word"),
         ('{"class_word": "dog", "out": "x.safetensors"}', "a folder of photos"),
@@ -157,6 +169,26 @@ def test_force_begins_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert load_subject(folder / "dog.safetensors").training["seed"] == 7
 
 
+def test_a_run_begun_anew_goes_on_without_force(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json")]
+    assert main([*arguments, "--steps", "1"]) == 0
+    step = Trainer.step
+
+    def interrupted(self: Trainer) -> TrainStep:
+        if self.done == 2:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    assert main([*arguments, "--seed", "7", "--force"]) == 130
+    assert "run the same command without --force to go on" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main([*arguments, "--seed", "7"]) == 0
+    assert "Goes on from step 2 of 4." in capsys.readouterr().out
+
+
 def test_the_base_model_makes_missing_prior_images(folder: Path) -> None:
     arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "2"]
     assert main(arguments) == 0
@@ -166,11 +198,23 @@ def test_the_base_model_makes_missing_prior_images(folder: Path) -> None:
     assert {path: path.read_bytes() for path in (folder / "prior").glob("*.png")} == made
 
 
+def test_a_run_that_will_be_refused_makes_no_prior_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "1"]
+    assert main(arguments) == 0
+    shutil.rmtree(folder / "prior")
+    assert "lr 0.01 then, 0.02 now" in wrong([*arguments, "--lr", "0.02"], capsys)
+    assert not (folder / "prior").exists()
+
+
 def test_broken_photos_are_refused_or_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "photos" / "broken.jpg").write_bytes(b"no image")
-    arguments = ["train", "--config", str(folder / "dog.json")]
+    shutil.copytree(folder / "photos", folder / "prior")
+    (folder / "prior" / "broken.jpg").rename(folder / "prior" / "damaged.jpg")
+    arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior")]
     assert "broken.jpg" in wrong(arguments, capsys)
-    assert main([*arguments, "--skip-broken"]) == 0
+    assert main([*arguments, "--skip-broken", "--steps", "1"]) == 0
+    (folder / "photos" / "broken.jpg").unlink()
+    assert "damaged.jpg" in wrong(arguments, capsys)
 
 
 def test_without_its_state_a_finished_subject_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

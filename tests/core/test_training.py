@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import tiny_models
 import torch
 from PIL import Image
 
+from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import clip_tokenizer
 from customcrafter_core.errors import InputError
 from customcrafter_core.subject.subject import Subject
 from customcrafter_core.subject.targets import lora_targets
-from customcrafter_core.training.batches import BatchSource, draw_timesteps, generator_of
+from customcrafter_core.training.augmentation import LARGE_PHRASES, SMALL_PHRASES
+from customcrafter_core.training.batches import Batch, BatchSource, draw_timesteps, generator_of
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
 from customcrafter_core.training.examples import Examples, ExampleSets, encode_examples, views_of_each
 from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.objective import Captions, losses_of
 from customcrafter_core.training.photos import Clip, Photo
 from customcrafter_core.training.steering import Steering
-from customcrafter_core.training.trainer import Trainer, TrainStep
+from customcrafter_core.training.trainer import PROBE_DRAWS, Trainer, TrainStep
 from customcrafter_core.training.watcher import Sample, Watcher
+from customcrafter_core.training.workers import Workers
 
 SIZE = {"width": 64, "height": 48, "frames": 2, "views": 2}
 
@@ -32,6 +39,17 @@ def photos(count: int = 2) -> list[Photo]:
 
 def learn(model: VideoCrafter2, config: TrainConfig, *, prior: list[Photo | Clip] | None = None) -> Subject:
     return train_subject(model, photos(), config, prior=prior or []).subject
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of few and narrow layers, for what does not depend on them."""
+    return tiny_models.write(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", tiny_models.state_dict())
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_checkpoint: Path) -> VideoCrafter2:
+    return load_videocrafter2(tiny_checkpoint)
 
 
 def weights(model: VideoCrafter2) -> dict[str, torch.Tensor]:
@@ -133,9 +151,145 @@ def test_recomputing_changes_nothing(model: VideoCrafter2) -> None:
     assert all(torch.equal(plain.factors[name].up, again.factors[name].up) for name in plain.factors)
 
 
-def test_loss_that_is_not_finite_is_an_error(model: VideoCrafter2) -> None:
-    with pytest.raises(InputError, match="learning rate"):
-        learn(model, TrainConfig("dog", steps=1, prior_weight=1e300, **SIZE), prior=photos(1))
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_step_is_one_forward_pass_and_one_fused_update(tiny: VideoCrafter2, recompute: bool) -> None:
+    """Subject and prior together; with ``recompute`` the backward pass runs the layers that learn a second time."""
+    config = TrainConfig("dog", **SIZE)
+    trainer = Trainer(tiny, config, sets_of(tiny, config, photos(1)), recompute=recompute)
+    layers = {n: m for n, m in tiny.unet.named_modules() if type(m).__name__ == "SpatialTransformer"}
+    calls: dict[str, list[int]] = {name: [] for name in ("unet", *layers)}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, args, name=name: calls[name].append(len(args[0])))
+        for name, module in {"unet": tiny.unet, **layers}.items()
+    ]
+    with trainer.attached():
+        trainer.step()
+    for hook in hooks:
+        hook.remove()
+    assert calls.pop("unet") == [2]
+    assert layers and {len(seen) for name, seen in calls.items() if name in layers} == {2 if recompute else 1}
+    assert trainer.optimizer.defaults["fused"] is True
+
+
+def test_what_is_learned_stays_in_float32(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so do its gradients, also if the model computes in half precision."""
+    half = load_videocrafter2(tiny_checkpoint, dtype=torch.bfloat16)
+    seen: list[torch.dtype] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW) -> None:
+        learned = [parameter for group in self.param_groups for parameter in group["params"]]
+        assert all(
+            parameter.grad is not None and parameter.grad.abs().max() > 0
+            for parameter in learned
+            if parameter.ndim == 1
+        )
+        seen.extend(tensor.dtype for p in learned for tensor in (p, p.grad) if tensor is not None)
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    config = TrainConfig("dog", steps=1, **SIZE)
+    trainer = Trainer(half, config, sets_of(half, config, photos(1)))
+    with trainer.attached():
+        trainer.step()
+    assert set(seen) == {torch.float32} and len(seen) == 2 * (2 * len(lora_targets(half.unet)) + 1)
+    assert {tensor.dtype for tensor in trainer.learner.parameters().values()} == {torch.float32}
+    assert half.unet.conv_in.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "named"),
+    [
+        ("prior", "loss of the prior nan in step 1"),
+        ("gradient", "gradient nan in step 1"),
+        ("sum", "found loss inf in"),
+    ],
+)
+def test_loss_that_is_not_finite_is_named(
+    tiny: VideoCrafter2, monkeypatch: pytest.MonkeyPatch, spoilt: str, named: str
+) -> None:
+    def losses(*args: object) -> list[torch.Tensor]:
+        subject, prior = losses_of(*args)
+        if spoilt == "gradient":
+            subject.register_hook(lambda gradient: gradient * float("nan"))
+        return [subject, prior * float("nan")] if spoilt == "prior" else [subject, prior]
+
+    monkeypatch.setattr("customcrafter_core.training.trainer.losses_of", losses)
+    weight = 1e300 if spoilt == "sum" else 1.0
+    with pytest.raises(InputError, match=named) as error:
+        learn(tiny, TrainConfig("dog", steps=1, prior_weight=weight, **SIZE), prior=photos(1))
+    assert "learning rate" in error.value.remedy
+
+
+def test_a_probe_that_is_not_finite_is_named(tiny: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def losses(*args: object) -> list[torch.Tensor]:
+        made.append(1)
+        return [loss * (float("nan") if len(made) == 3 else 1) for loss in losses_of(*args)]
+
+    config = TrainConfig("dog", **SIZE)
+    trainer = Trainer(tiny, config, sets_of(tiny, config))
+    monkeypatch.setattr("customcrafter_core.training.trainer.losses_of", losses)
+    with trainer.attached(), pytest.raises(InputError, match="loss of probe 3 nan after step 0"):
+        trainer.probe_loss()
+
+
+def test_a_probe_of_several_processes_takes_no_more_memory_than_a_step(tiny: VideoCrafter2) -> None:
+    config = TrainConfig("dog", **SIZE)
+    sets, videos = sets_of(tiny, config), []
+    hook = tiny.unet.register_forward_pre_hook(lambda _, args: videos.append(len(args[0])))
+    probes = []
+    for batch, size in ((2, 1), (1, 2)):
+        trainer = Trainer(tiny, replace(config, batch=batch), sets, workers=Workers(0, size))
+        with trainer.attached():
+            probes.append(trainer.probe_loss())
+    hook.remove()
+    assert videos == [2] * PROBE_DRAWS + [1] * 2 * PROBE_DRAWS
+    assert probes[1] == pytest.approx(probes[0], rel=1e-6)
+
+
+# --- the loss ---------------------------------------------------------------------------------------------------------
+
+
+def losses_without_a_network(
+    model: VideoCrafter2, config: TrainConfig, timesteps: list[int], error: float
+) -> list[float]:
+    """Losses of videos of one set whose predicted noise is off by so much, everywhere."""
+
+    def unet(noised: torch.Tensor, *args: object, **kwargs: object) -> SimpleNamespace:
+        return SimpleNamespace(sample=noised)
+
+    shape = model.latent_shape(64, 48, 2)
+    noise = torch.randn(shape, generator=generator_of(3))
+    stand_in = replace(model)
+    stand_in.__class__ = type("StandIn", (VideoCrafter2,), {"device": torch.device("cpu"), "dtype": torch.float32})
+    stand_in.unet = unet
+    ids, mask = torch.full((1, 77), 5), torch.ones(1, 1, 1, *shape[-2:])
+    captions = SimpleNamespace(encode=lambda ids: torch.zeros(len(ids), 77, 64))
+    return [
+        losses_of(stand_in, captions, config, [Batch(noise + error, noise, torch.tensor([t]), ids, mask)])[0].item()
+        for t in timesteps
+    ]
+
+
+def test_the_loss_is_the_square_or_the_size_of_the_error(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog")
+    assert losses_without_a_network(model, config, [0, 999], -0.3) == pytest.approx([0.09, 0.09], rel=1e-4)
+    l1 = losses_without_a_network(model, replace(config, loss="l1"), [0, 999], -0.3)
+    assert l1 == pytest.approx([0.3, 0.3], rel=1e-4)
+
+
+def test_min_snr_lowers_the_weight_of_timesteps_with_little_noise(model: VideoCrafter2) -> None:
+    """Against the formula, from the betas and the rescaling of VideoCrafter2 on."""
+    timesteps, gamma = [0, 100, 399, 600, 999], 1.0
+    abar = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    scale = np.concatenate([np.linspace(1, 0.7, 400), np.full(600, 0.7)])
+    snr = (scale**2 * abar / (1 - abar))[timesteps]
+    expected = np.minimum(snr, gamma) / snr
+    assert expected[0] < 1e-2 and expected[-1] == 1
+    found = losses_without_a_network(model, TrainConfig("dog", min_snr_gamma=gamma), timesteps, 1.0)
+    assert found == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 # --- what a step sees -------------------------------------------------------------------------------------------------
@@ -164,6 +318,20 @@ def test_a_masked_border_has_no_part_in_the_loss(model: VideoCrafter2) -> None:
         ]
     assert losses[0] == losses[1]
     assert losses[2] > losses[0] + 10
+
+
+def test_captions_say_how_large_the_photo_is_shown(model: VideoCrafter2) -> None:
+    """What reaches the text encoder, for small views and for large ones."""
+    tokenizer = clip_tokenizer()
+    for resize, phrases in (((0.4, 0.5), SMALL_PHRASES), ((1.2, 1.4), LARGE_PHRASES), ((0.7, 0.9), ())):
+        sets = sets_of(model, TrainConfig("dog", **{**SIZE, "views": 4, "resize": resize}))
+        said = set()
+        for ids in torch.cat(sets.subject.captions).tolist():
+            text = tokenizer.decode([token for token in ids if token < tokenizer.vocab_size], skip_special_tokens=True)
+            own = {phrase for phrase in (*SMALL_PHRASES, *LARGE_PHRASES) if phrase in text}
+            assert len(own) == bool(phrases), text
+            said |= own
+        assert said == set(phrases)
 
 
 def test_frames_are_fresh_draws_and_noises_of_their_own(model: VideoCrafter2) -> None:
@@ -286,8 +454,19 @@ def test_sample_videos_do_not_change_what_is_learned(model: VideoCrafter2) -> No
     sampled = train_subject(model, photos(), config, steering=steering, watcher=Watcher(on_sample=seen.append))
     assert [sample.step for sample in seen] == [0, 2, 4]
     assert seen[0].frames.shape == (model.defaults.frames, 48, 64, 3)
+    assert not vars(sampled).keys() & {"samples"}, "31 MB each at full size"
     assert not torch.equal(seen[0].frames, seen[2].frames)
     assert torch.equal(sampled.subject.embedding, learn(model, config).embedding)
+
+
+def test_sample_videos_of_a_subject_that_stays_the_same_are_the_same(tiny: VideoCrafter2) -> None:
+    """One seed for all of them."""
+    seen: list[Sample] = []
+    config, steering = TrainConfig("dog", steps=2, lr=1e-12, **SIZE), Steering(sample_every=1, sample_steps=2)
+    train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sample=seen.append))
+    assert len(seen) == 3
+    assert all(torch.allclose(sample.frames, seen[0].frames, atol=1e-4) for sample in seen)
+    assert seen[0].frames.std() > 1e-2
 
 
 BAD_SETTINGS = [
@@ -305,6 +484,7 @@ BAD_SETTINGS = [
     {"placeholder": "<a b>"},
     {"captions": ("no place",)},
     {"method": "magic"},
+    {"method": "dreamvideo"},
     {"loss": "l3"},
     {"gradient_checkpointing": "maybe"},
     {"resize": (1.4, 0.4)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 
@@ -34,7 +35,7 @@ from customcrafter_core.training.photos import (
     longest_side,
     opaque,
 )
-from customcrafter_core.training.prior import RECORD, generate_prior, load_prior
+from customcrafter_core.training.prior import RECORD, generate_prior, load_prior, may_hold
 
 SIZE, UNIT = (128, 80), 8
 
@@ -146,6 +147,34 @@ def test_broken_photos_are_named_and_only_skipped_when_asked(tmp_path, caplog: p
         (tmp_path / name).unlink()
     with pytest.raises(InputError, match=r"broken: b\.jpg"):
         load_photos(tmp_path, skip_broken=True)
+
+
+def test_broken_prior_pictures_are_only_skipped_when_asked(
+    tiny: VideoCrafter2, tmp_path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bright(64, 48).save(tmp_path / "a.png")
+    write_broken(tmp_path / "b.jpg")
+    for load in (load_prior, lambda folder, **given: generate_prior(tiny, "dog", folder, 2, **given)):
+        with pytest.raises(InputError, match=r"b\.jpg"):
+            load(tmp_path)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert len(load(tmp_path, skip_broken=True)) == 1
+        assert "Prior picture left out" in caplog.text and "b.jpg" in caplog.text
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"broken: b\.jpg"):
+        load_prior(tmp_path, skip_broken=True)
+
+
+def test_which_folders_may_hold_pictures_made_by_a_base_model(tiny: VideoCrafter2, tmp_path) -> None:
+    assert may_hold(tmp_path / "absent", tiny.fingerprint) and may_hold(tmp_path, tiny.fingerprint)
+    generate_prior(tiny, "dog", tmp_path, 1, steps=2)
+    content = json.loads(tiny.fingerprint)
+    close, other = ({**content, "numbers": [n * factor for n in content["numbers"]]} for factor in (1.005, 1.2))
+    assert may_hold(tmp_path, json.dumps(close))
+    assert not may_hold(tmp_path, json.dumps(other))
+    (tmp_path / RECORD).write_text("[]")
+    assert may_hold(tmp_path, tiny.fingerprint)
 
 
 def test_many_kinds_and_sizes_in_one_folder(tmp_path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,13 +27,16 @@ from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.batches import Batch
 from customcrafter_core.training.config import TrainConfig, preset
-from customcrafter_core.training.learner import Learner
+from customcrafter_core.training.examples import IMAGES_AT_ONCE
+from customcrafter_core.training.learner import TOKEN, Learner
 from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.memory import (
     LiveBytes,
     MemoryEstimate,
     TrainingKernels,
+    encoding_memory,
     estimate_memory,
+    free_in_groups,
     free_memory,
     gigabytes,
     sampling_memory,
@@ -135,9 +140,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> VideoCrafter2:
     return load_videocrafter2(tiny_models.write(path, tiny_models.state_dict()))
 
 
-def measured_peak(model: VideoCrafter2, config: TrainConfig, *, has_prior: bool, recompute: bool) -> int:
+def measured_peak(
+    model: VideoCrafter2, config: TrainConfig, *, has_prior: bool, recompute: bool, token_alone: bool = False
+) -> int:
     """Bytes that PyTorch's profiler sees allocated at once in a real forward and backward pass."""
     learner = Learner.start(model, config, torch.Generator().manual_seed(0))
+    for name, parameter in learner.parameters().items():
+        parameter.requires_grad_(name == TOKEN or not token_alone)
 
     def batch(caption: str) -> Batch:
         x = torch.randn(model.latent_shape(**SIZE, frames=config.frames, batch=config.batch))
@@ -178,12 +187,45 @@ def test_the_estimate_is_what_a_real_step_takes(
     assert estimate.activations == pytest.approx(measured, rel=0.05)
 
 
+def test_the_estimate_counts_the_larger_stage(model: VideoCrafter2) -> None:
+    """Of few frames in the main stage, and many pictures in the one before, where V* alone is learned."""
+    config = preset("dreamvideo", "dog", frames=1, token_batch=6, **SIZE)
+    main = estimate_memory(model, replace(config, token_batch=1), has_prior=False, recompute=False)
+    both = estimate_memory(model, config, has_prior=False, recompute=False)
+    as_one_step = replace(config, batch=config.token_batch)
+    measured = measured_peak(model, as_one_step, has_prior=False, recompute=False, token_alone=True)
+    assert both.activations > 3 * main.activations
+    assert both.activations == pytest.approx(measured, rel=0.05)
+
+
+def test_the_estimate_of_half_precision_is_what_a_real_step_takes(reference_checkpoint: Path) -> None:
+    half = load_videocrafter2(reference_checkpoint, dtype=torch.bfloat16)
+    config = preset("paper", "dog", frames=3, batch=2, **SIZE)
+    estimate = estimate_memory(half, config, has_prior=True, recompute=False)
+    measured = measured_peak(half, config, has_prior=True, recompute=False)
+    assert estimate.activations == pytest.approx(measured, rel=0.05)
+
+
+def test_encoding_photos_is_counted(model: VideoCrafter2) -> None:
+    config = TrainConfig("dog", width=128, height=96)
+    images = torch.zeros(IMAGES_AT_ONCE, 3, 96, 128)
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        model.encode_moments(images)
+    counted = encoding_memory(model, config)
+    assert counted == pytest.approx(most_at_once(profiled) + images.nbytes, rel=0.05)
+    estimate = estimate_memory(model, config, has_prior=False, recompute=False)
+    assert estimate.encoding == counted
+    larger = replace(estimate, encoding=2 * estimate.activations)
+    assert larger.total == estimate.total + estimate.activations
+    assert "encoding photos" in str(larger) and "encoding photos" not in str(replace(estimate, encoding=1))
+
+
 @pytest.mark.parametrize("guidance", [GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE])
 @pytest.mark.parametrize("method", ["customcrafter", "dreamvideo"])
 def test_the_estimate_of_a_sample_video_is_what_it_takes(
     model: VideoCrafter2, guidance: GuidanceBatch, method: str
 ) -> None:
-    config = TrainConfig("dog", method=method, width=128, height=96)
+    config = TrainConfig("dog", method=method, token_steps=1, width=128, height=96)
     learner = Learner.start(model, config, torch.Generator().manual_seed(0))
     subject = learner.subject(config, model, 1, b"")
     settings = VideoSettings(subject.trigger, width=128, height=96, steps=1, guidance=guidance)
@@ -249,6 +291,16 @@ def test_settings_that_would_fit_are_named_and_do_fit(tiny: VideoCrafter2) -> No
         plan_memory(tiny, TrainConfig("dog", **SIZE), has_prior=True, free=1000)
 
 
+def test_settings_of_both_stages_are_named(tiny: VideoCrafter2) -> None:
+    config = preset("dreamvideo", "dog", **SIZE, gradient_checkpointing="on")
+    half = replace(config, frames=2, token_batch=2)
+    free = estimate_memory(tiny, half, has_prior=False, recompute=True).needed
+    with pytest.raises(InputError) as error:
+        plan_memory(tiny, config, has_prior=False, free=free)
+    assert "frames 2, token_batch 2 (" in error.value.remedy
+    plan_memory(tiny, half, has_prior=False, free=free)
+
+
 def test_sample_videos_are_planned_too(tiny: VideoCrafter2) -> None:
     """Of many frames, so that a prediction takes more than decoding a few frames."""
     model = replace(tiny, defaults=replace(tiny.defaults, frames=32))
@@ -301,6 +353,39 @@ def test_what_will_not_fit_is_said_before_pictures_of_the_class_are_made(tiny: V
 
 def test_free_memory_of_this_machine() -> None:
     assert 0 < free_memory(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+def test_free_memory_is_what_a_container_may_still_take(tmp_path: Path) -> None:
+    """Of its own group and those around it the smallest; files that are only cached do not count as taken."""
+    own, groups = tmp_path / "own", tmp_path / "groups"
+
+    def group(path: str, files: dict[str, str]) -> None:
+        (groups / path).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (groups / path / name).write_text(text + "\n")
+
+    own.write_text("0::/a/b\n")
+    group("a/b", {"memory.max": "max", "memory.current": "500"})
+    assert free_in_groups(groups, own) == math.inf
+    group("a", {"memory.max": "1000", "memory.current": "700"})
+    assert free_in_groups(groups, own) == 300
+    group("a", {"memory.stat": "anon 500\ninactive_file 120\nactive_file 80\nfile_dirty 9"})
+    assert free_in_groups(groups, own) == 500
+    group("", {"memory.max": "900", "memory.current": "1000"})
+    assert free_in_groups(groups, own) == 0
+
+    own.write_text("5:cpu:/x\n4:memory:/a\n0::/\n")  # version 1, as seen from inside a container: /a is not there
+    group("memory", {"memory.limit_in_bytes": "4000", "memory.usage_in_bytes": "1500"})
+    (groups / "memory.max").write_text("max")
+    assert free_in_groups(groups, own) == 2500
+    group("memory/a", {"memory.limit_in_bytes": str(2**63 - 4096), "memory.usage_in_bytes": "900"})
+    assert free_in_groups(groups, own) == 2500
+    assert free_in_groups(tmp_path / "absent", tmp_path / "absent") == math.inf
+
+
+def test_free_memory_heeds_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("customcrafter_core.training.memory.free_in_groups", lambda: 4096)
+    assert free_memory(torch.device("cpu")) == 4096
 
 
 def test_attention_is_counted_without_its_table_of_pairs() -> None:

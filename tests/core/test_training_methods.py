@@ -30,7 +30,8 @@ VIDEO = VideoSettings("<new1> dog", width=64, height=48, frames=2, steps=3)
 
 def learn(model: VideoCrafter2, method: str, **changes: object) -> Subject:
     photo = Photo(Image.linear_gradient("L").resize((80, 60)).convert("RGB"))
-    return train_subject(model, [photo], replace(CONFIG, method=method, **changes)).subject
+    stages = {} if METHODS[method].trains_token else {"token_steps": 1}
+    return train_subject(model, [photo], replace(CONFIG, method=method, **{**stages, **changes})).subject
 
 
 @pytest.mark.parametrize("method", METHODS)

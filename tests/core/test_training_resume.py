@@ -12,19 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.tensor_file import open_tensor_file
+from customcrafter_core.cli.options import check_target
 from customcrafter_core.errors import InputError
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.config import TrainConfig
-from customcrafter_core.training.keeper import BEST, LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of, start_over
-from customcrafter_core.training.loop import TrainingResult, train_subject
+from customcrafter_core.training.keeper import BEST, LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of, has_run, start_over
+from customcrafter_core.training.loop import TrainingResult, check_run, train_subject
 from customcrafter_core.training.photos import Photo
+from customcrafter_core.training.pictures import LEFT, MARGIN, SUBJECT_LINE, loss_picture, smoothed
 from customcrafter_core.training.steering import Steering
 from customcrafter_core.training.trainer import TrainStep
 from customcrafter_core.training.watcher import Watcher
@@ -216,7 +220,7 @@ def test_a_run_gone_wrong_before_any_checkpoint_keeps_what_it_has(
 
     monkeypatch.setattr(trainer, "losses_of", spoilt)
     target = tmp_path / "dog.safetensors"
-    with pytest.raises(InputError, match="step 4"):
+    with pytest.raises(InputError, match=f"{what}.* nan in step 4"):
         run(tiny, target, every=100)
     assert load_subject(target).steps == 3
 
@@ -262,6 +266,9 @@ def test_another_precision_is_another_run(tiny: VideoCrafter2, tmp_path: Path) -
     assert "batch 2 then, 4 now" in replace(identity, processes=2).differences(stored)
     shared = replace(identity, processes=2, config=replace(CONFIG, batch=1))
     assert not shared.differences(stored)
+    unknown = replace(identity, prior=None)
+    assert not unknown.differences({**stored, "prior": "of an hour"})
+    assert replace(unknown, photos="others").differences(stored) == ["other photos"]
     Keeper(tmp_path / "dog.safetensors", identity).check()
 
 
@@ -275,6 +282,111 @@ def test_pictures_lie_beside_the_subject(tiny: VideoCrafter2, tmp_path: Path) ->
     strip = Image.open(folder_of(target) / SAMPLE_STRIP)
     assert strip.height == sum(row.height for row in rows)
     assert Image.open(folder_of(target) / LOSS_PICTURE).size == (768, 384)
+
+
+def test_the_loss_is_drawn_as_the_mean_of_about_fifty_steps() -> None:
+    """First all steps so far count the same, then each new one a fiftieth."""
+    losses = [2.0 * (i % 2) for i in range(50)] + [1.0] * 20 + [2.0] * 50
+    means = smoothed(losses)
+    assert means[:4] == pytest.approx([0, 1, 2 / 3, 1])
+    assert means[49] == pytest.approx(1) and means[69] == pytest.approx(1)
+    assert means[-1] == pytest.approx(2 - 0.98**50)
+    steps = [TrainStep(i, 500, loss) for i, loss in enumerate(losses)]
+    pixels = np.asarray(loss_picture(steps))
+    line = (pixels == np.array(SUBJECT_LINE)).all(-1)
+    for i in (49, 69, 119):
+        rows = np.flatnonzero(line[20:, LEFT + round((768 - MARGIN - LEFT) * i / 119) - 1]) + 20
+        assert rows.mean() == pytest.approx(384 - MARGIN - (384 - 2 * MARGIN) * means[i] / 2, abs=3)
+
+
+def test_the_loss_picture_names_the_steps_that_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, at, text, **given: drawn.append(text) or draw(self, at, text, **given)
+    )
+    steps = [TrainStep(i, 5000, 1.0) for i in range(3000)]
+    loss_picture(steps[-2000:])
+    assert "step 1001 to 3000 of 5000" in drawn
+    drawn.clear()
+    loss_picture(steps)
+    assert "step 1 to 3000 of 5000" in drawn
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_a_sample_that_a_stop_broke_off_is_made_when_the_run_goes_on(
+    tiny: VideoCrafter2, tmp_path: Path, at: int
+) -> None:
+    """Before the first step, between two, and after the last."""
+    target, config = tmp_path / "dog.safetensors", replace(CONFIG, steps=4)
+    steering = Steering(target, checkpoint_every=0, sample_every=2, sample_steps=1)
+    rows, made = folder_of(target) / "samples", []
+
+    def stop(_: object) -> None:
+        if len(list(rows.glob("*.png"))) == at // 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sampled_step=stop))
+    assert target.exists() == (at > 0) and len(list(rows.glob("*.png"))) == at // 2
+    train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sample=lambda s: made.append(s.step)))
+    assert made == [0, 2, 4][at // 2 :]
+    train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sample=lambda s: made.append(s.step)))
+    assert made == [0, 2, 4][at // 2 :], "nothing is made twice"
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_a_probe_that_a_stop_broke_off_is_made_when_the_run_goes_on(
+    tiny: VideoCrafter2, tmp_path: Path, at: int
+) -> None:
+    """So the best subject is the one of a run that nobody stopped."""
+    config, done = replace(CONFIG, steps=4), [0]
+    whole = run(tiny, tmp_path / "whole.safetensors", config)
+    assert whole.best is not None and whole.best.steps == 4
+
+    def stop() -> None:
+        if done[0] == at:
+            raise Stop
+
+    target = tmp_path / "dog.safetensors"
+    watcher = Watcher(on_step=lambda step: done.append(done.pop() + 1), on_probe=stop)
+    with pytest.raises(Stop):
+        train_subject(
+            tiny, photos(), config, prior=photos(45), steering=Steering(target, checkpoint_every=2), watcher=watcher
+        )
+    assert load_subject(target).steps == at
+    if at == 2:
+        assert not (folder_of(target) / BEST).exists()
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, target, config, on_step=stop_after(3))
+        assert load_subject(folder_of(target) / BEST).steps == 2
+    found = run(tiny, target, config)
+    assert_equal(found, whole)
+    assert found.best is not None and found.best.steps == 4
+    assert torch.equal(found.best.embedding, whole.best.embedding)
+
+
+def test_what_will_be_refused_is_refused_before_pictures_of_the_class_are_made(
+    tiny: VideoCrafter2, tmp_path: Path
+) -> None:
+    target = tmp_path / "dog.safetensors"
+    run(tiny, target, replace(CONFIG, steps=1))
+    check_run(tiny, photos(), CONFIG, Steering(target))
+    with pytest.raises(InputError, match="lr"):
+        check_run(tiny, photos(), replace(CONFIG, lr=1e-3), Steering(target))
+    with pytest.raises(InputError, match="other photos"):
+        check_run(tiny, photos(10), CONFIG, Steering(target))
+    with pytest.raises(InputError, match="another base model"):
+        check_run(replace(tiny, fingerprint="{}"), photos(), CONFIG, Steering(target))
+    check_run(tiny, photos(10), replace(CONFIG, lr=1e-3), Steering(target, anew=True))
+    with pytest.raises(InputError, match="other prior"):
+        check_run(tiny, photos(), CONFIG, Steering(target), prior=())
+    with pytest.raises(InputError, match="one photo"):
+        check_run(tiny, [], CONFIG, Steering())
 
 
 # --- processes that die -----------------------------------------------------------------------------------------------
@@ -293,24 +405,97 @@ def in_a_child(work: Callable[[], object]) -> int:
     return pid
 
 
+def killed(child: int) -> None:
+    """Wait for a child and see that nothing but SIGKILL ended it."""
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def assert_the_same_command_goes_on(target: Path) -> None:
+    """What the command line, and in other words the node, asks of the name before it trains."""
+    check_target(target, force=has_run(target))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_process_killed_at_any_moment_leaves_files_that_load(tiny: VideoCrafter2, tmp_path: Path) -> None:
-    target, config = tmp_path / "dog.safetensors", replace(CONFIG, steps=100_000)
-    started, done = time.monotonic(), 0
-    run(tiny, tmp_path / "timed.safetensors", replace(CONFIG, steps=2), every=1)
+def test_a_process_killed_at_any_moment_loses_the_steps_since_the_last_checkpoint(
+    tiny: VideoCrafter2, tmp_path: Path
+) -> None:
+    target, told, config = tmp_path / "dog.safetensors", tmp_path / "told", replace(CONFIG, steps=100_000)
+    started, done, every = time.monotonic(), 0, 2
+    run(tiny, tmp_path / "timed.safetensors", replace(CONFIG, steps=2), every=every)
     moments, longest = random.Random(0), 1.5 * (time.monotonic() - started)
-    for _ in range(20):
-        child = in_a_child(lambda: run(tiny, target, config, every=1))
+    told.write_bytes(b"")
+
+    def work() -> None:
+        with told.open("ab") as file:
+
+            def tell(step: TrainStep) -> None:
+                file.write(b"%d\n" % (step.step + 1))
+                file.flush()
+
+            run(tiny, target, config, every=every, on_step=tell)
+
+    for _ in range(12):
+        child = in_a_child(work)
         time.sleep(moments.uniform(0.05, 1) * longest)
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        if target.exists():
-            steps = load_subject(target).steps
-            assert steps >= done
-            done = steps
-    assert done > 5
+        killed(child)
+        last = int(told.read_bytes().split()[-1]) if told.stat().st_size else 0
+        kept = trained_steps(target)
+        assert kept >= max(done, (last - 1) // every * every), "the step that was told last may not be kept yet"
+        assert not target.exists() or load_subject(target).steps in (kept, kept - every)
+        assert_the_same_command_goes_on(target)
+        done = kept
+    assert done > 3
     config = replace(config, steps=done + 3)
     assert_equal(run(tiny, target, config, every=100), run(tiny, None, config))
+
+
+def trained_steps(target: Path) -> int:
+    """How far the state of a run is."""
+    if not has_run(target):
+        return 0
+    with open_tensor_file(folder_of(target) / STATE) as file:
+        return len(file.read("history"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("anew", [False, True])
+@pytest.mark.parametrize("written", [1, 2, 3])
+def test_killed_between_two_files_the_same_command_goes_on(
+    tiny: VideoCrafter2, tmp_path: Path, written: int, anew: bool
+) -> None:
+    """After each of the files of the first checkpoint; also where an earlier run's subject has the name."""
+    from customcrafter_core.training import keeper
+
+    target, config = tmp_path / "dog.safetensors", replace(CONFIG, steps=2)
+    if anew:
+        run(tiny, target, replace(CONFIG, steps=1, seed=9))
+
+    def work() -> None:
+        count = 0
+
+        def then_die(write: Callable[..., object]) -> Callable[..., object]:
+            def wrapped(*args: object, **kwargs: object) -> object:
+                nonlocal count
+                result = write(*args, **kwargs)
+                count += 1
+                if count == written:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return result
+
+            return wrapped
+
+        keeper.save_subject = then_die(keeper.save_subject)  # of this process alone
+        keeper.save_atomically = then_die(keeper.save_atomically)
+        train_subject(
+            tiny, photos(), config, prior=photos(45), steering=Steering(target, anew=anew, checkpoint_every=1)
+        )
+
+    killed(in_a_child(work))
+    assert_the_same_command_goes_on(target)
+    assert_equal(run(tiny, target, config), run(tiny, None, config))
+    assert load_subject(target).steps == 2 and load_subject(target).training["seed"] == CONFIG.seed
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import random
+import select
 import shutil
 import subprocess
 import urllib.request
@@ -181,8 +182,11 @@ def test_outputs_fit_the_hosts_own_nodes(bench: Bench, strength: float) -> None:
     assert (plotted[..., 2] - plotted[..., 0] > 200).sum() > 100, "the host's blue line"
 
 
-def stop(course: Course, total: int, at: int) -> str:
-    """Run a graph and press the stop button when the progress bar of so many items says so; gives the last text."""
+def stop(course: Course, total: int, at: int) -> tuple[str, int]:
+    """Run a graph and press the stop button when the progress bar of so many items says so.
+
+    Returns the last text, and where the bar was when the host had taken the stop.
+    """
     client = uuid.uuid4().hex
     socket = websocket.create_connection(f"ws://127.0.0.1:{course.host.port}/ws?clientId={client}", timeout=120)
     prompt = course.host.queue(course.graph.nodes, client)
@@ -192,24 +196,35 @@ def stop(course: Course, total: int, at: int) -> str:
         if told["type"] == "progress" and told["data"]["max"] == total and told["data"]["value"] >= at:
             break
     course.host.post("/interrupt")
+    # the bar says it in the order of its messages: those that had come by now are read first
+    reached, text = told["data"]["value"], ""
+    while select.select([socket.sock], [], [], 0)[0]:
+        message = socket.recv()
+        told = json.loads(message) if isinstance(message, str) else {"type": ""}
+        if told["type"] == "progress" and told["data"]["max"] == total:
+            reached = told["data"]["value"]
+        if isinstance(message, bytes) and message[:4] == TEXT.to_bytes(4, "big"):
+            text = message[8:].decode()
+        if told["type"] == "execution_interrupted":
+            break
     with pytest.raises(Interrupted):
         course.host.wait(prompt)
-    text = ""
     while told["type"] != "execution_interrupted":
         message = socket.recv()
         told = json.loads(message) if isinstance(message, str) else {"type": ""}
         if isinstance(message, bytes) and message[:4] == TEXT.to_bytes(4, "big"):
             text = message[8:].decode()
     socket.close()
-    return text
+    return text, reached
 
 
 def interrupted(course: Course, at: int) -> int:
     """Stop a run of the trainer, which says what was kept; returns how many steps that were."""
-    text = stop(course, LONG["steps"], at)
+    text, reached = stop(course, LONG["steps"], at)
     with open_tensor_file(course.host.base / "models" / "loras" / "stopped.training" / STATE) as file:
         kept = len(file.read("history"))
     assert text.endswith(f"Saved at step {kept} of {LONG['steps']}. Run it again to go on from there.")
+    assert kept <= reached + 2, "the step that ran is the last, and one may have been on its way to the page"
     return kept
 
 
@@ -244,9 +259,10 @@ def test_start_over_forgets(bench: Bench) -> None:
     course.trainer(name="anew")
     course.run()
     course = Course(bench.host)
-    course.trainer(name="anew", seed=9)
+    course.trainer(name="anew", seed=9, make_prior=2)
     with pytest.raises(PromptFailed, match="seed 4 then, 9 now"):
         course.run()
+    assert not list((bench.host.base / "output" / "customcrafter").rglob("bear_*_stills_9")), "said before that hour"
     course = Course(bench.host)
     course.trainer(name="anew", seed=9, start="start over")
     course.run()
@@ -309,6 +325,7 @@ def test_page_is_told(bench: Bench) -> None:
         ({"preset": "best"}, "preset"),
         ({"captions": "one {}\ntwo {}"}, "a caption for each of 3 photos"),
         ({"captions": "a\nb\nc"}, "one {} for the subject"),
+        ({"method": "dreamvideo"}, "token_steps"),
         ({"settings": "rank 8"}, "settings such as"),
         ({"settings": "min_snr_gamma = 5.0, rank = 8]"}, "found ']'"),
         ({"settings": 'min_snr_gamma = 5.0, resize = [0.6, 1.2]; loss = "l3"\n'}, "l3"),
@@ -391,6 +408,29 @@ def test_prior_pictures_are_made_once(bench: Bench) -> None:
     assert run("with_prior_again") == first
     one, again = (tensors_of(subject_file(bench.host, name)) for name in ("with_prior", "with_prior_again"))
     assert all(torch.equal(one[name], again[name]) for name in one)
+
+
+def test_prior_clips_of_another_base_model_have_a_folder_of_their_own(bench: Bench) -> None:
+    """Nobody can choose the folder on the page, so one that is taken must not be in the way."""
+    folder = bench.host.base / "output" / "customcrafter" / "prior"
+
+    def run(name: str) -> list[Path]:
+        course = Course(bench.host)
+        course.trainer(name=name, class_word="goat", steps=1, make_prior=1, prior_clips=True)
+        course.run()
+        return sorted(folder.glob("goat_*_clips_*"))
+
+    (first,) = run("goat")
+    assert Image.open(first / "prior-00000.webp").n_frames > 1
+    record = json.loads((first / "prior.json").read_text())
+    base = json.loads(record["base"])
+    other = {**base, "numbers": [2 * number for number in base["numbers"]]}
+    (first / "prior.json").write_text(json.dumps({**record, "base": json.dumps(other)}))
+    kept = (first / "prior.json").read_bytes()
+    found = run("another_goat")
+    assert [path.name for path in found] == [first.name, f"{first.name}_2"]
+    assert (found[1] / "prior-00000.webp").is_file() and (first / "prior.json").read_bytes() == kept
+    assert run("goat_again") == found
 
 
 def test_making_prior_pictures_can_be_stopped(bench: Bench) -> None:
