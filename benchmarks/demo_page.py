@@ -115,7 +115,7 @@ def curve_lines(curve: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def write_pareto(path: Path, ways: Ways) -> Path:
     """Motion against similarity: the constants of the main training as a line, everything else as points."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab10"]
     for i, ((variant, kind), names) in enumerate(_series(ways).items()):
@@ -132,7 +132,7 @@ def write_pareto(path: Path, ways: Ways) -> Path:
     if base := interval(ways.get((BASE, BASE), []), "motion"):
         axes.axhline(base.mean, color="gray", lw=1, ls="--", label="base model, class word")
     axes.set(xlabel="similarity to the subject", ylabel="moves as asked", ylim=(0, 1.03))
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
     return path
 
