@@ -28,9 +28,9 @@ demo: $(READY)
 	@OMP_NUM_THREADS=1 $(RUN) -m customcrafter_core demo $(ARGS)
 
 # one thread: sums come out the same every time, and two tests at once do not fight for cores
-# two processes: each starts one host; one process, as for --pdb or -s: make test ARGS="-n 0 --pdb"
+# three processes, because those with a host often wait for it; one, as for --pdb or -s: make test ARGS="-n 0 --pdb"
 test: $(READY)
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 $(ARGS)
 
 # one thread by itself: python -m benchmarks has an option for more
 bench: $(READY)

@@ -20,6 +20,8 @@ from customcrafter_core.subject.subject import Subject
 
 torch.set_num_threads(1)  # sums come out the same every time
 HOSTS = found_hosts()
+ALONE = {"test_long_run.py"}
+"""Files of the host tests whose tests start hosts of their own."""
 
 
 def host_of(test: str) -> Path | None:
@@ -32,12 +34,16 @@ def host_of(test: str) -> Path | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where several processes run tests: those that share a running host stay together, else those of a file."""
+    """Where several processes run tests: those that share a running host stay together, else those of a file.
+
+    The page's tests have a host of their own, and a file whose tests start hosts themselves stands alone.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByHost(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return str(host_of(nodeid) or nodeid.partition("::")[0])
+            file, host = nodeid.partition("::")[0], host_of(nodeid)
+            return file if host is None or Path(file).name in ALONE else f"{Path(file).parent.name} {host}"
 
     return ByHost(config, log)
 

@@ -186,23 +186,22 @@ def test_workflows_dropped_on_the_canvas(page: Any, host: RunningHost) -> None:
         page.screenshot(path=SHOTS / f"{file.stem} {host.version}.png")
 
 
-@pytest.mark.parametrize("make", [workflows.compare, workflows.any_model, workflows.train], ids=["3", "4", "5"])
-def test_there_is_room_for_what_nodes_show_after_a_run(page: Any, host: RunningHost, make: Callable[[], Graph]) -> None:
+def test_there_is_room_for_what_nodes_show_after_a_run(page: Any, host: RunningHost) -> None:
     page.keyboard.press("Escape")
-    graph = make()
-    workflow = graph.workflow(host.get("/object_info"))
-    drop(page, "workflow.json", json.dumps(workflow), len(workflow["nodes"]))
-    page.evaluate(FEW_STEPS)
-    before = len(host.get("/history"))
-    press_run(page)
-    deadline = time.monotonic() + 240
-    while len(host.get("/history")) == before:
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(300)
-    page.wait_for_timeout(2000)
-    show_whole(page)
-    page.screenshot(path=SHOTS / f"{graph.name} after a run {host.version}.png")
-    assert page.evaluate(CROWDED) == []
+    for graph in (workflows.compare(), workflows.any_model(), workflows.train()):
+        workflow = graph.workflow(host.get("/object_info"))
+        drop(page, "workflow.json", json.dumps(workflow), len(workflow["nodes"]))
+        page.evaluate(FEW_STEPS)
+        before = len(host.get("/history"))
+        press_run(page)
+        deadline = time.monotonic() + 240
+        while len(host.get("/history")) == before:
+            assert time.monotonic() < deadline
+            page.wait_for_timeout(300)
+        page.wait_for_timeout(2000)
+        show_whole(page)
+        page.screenshot(path=SHOTS / f"{graph.name} after a run {host.version}.png")
+        assert page.evaluate(CROWDED) == [], graph.name
 
 
 def seen(node: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:

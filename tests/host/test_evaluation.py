@@ -122,13 +122,21 @@ for name, share in (("loud", 1.0), ("quiet", 0.1)):
 """
 
 
-def test_dynamic_degree_of_raft(bench: Bench) -> None:
-    """Against torchvision's own network, of random weights, and VBench's rule in a line."""
+@pytest.fixture
+def flows(bench: Bench) -> Iterator[Path]:
+    """The host's folder of optical flow, which is empty again afterwards."""
     folder = bench.host.base / "models" / "optical_flow"
     folder.mkdir(exist_ok=True)
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def test_dynamic_degree_of_raft(bench: Bench, flows: Path) -> None:
+    """Against torchvision's own network, of random weights, and VBench's rule in a line."""
     frames = torch.randint(0, 256, (2, 128, 128, 3), generator=torch.Generator().manual_seed(0)) / 255
     ran = subprocess.run(
-        [host_python(bench.host.folder), "-c", RAFT, str(folder)], input=json.dumps(frames.tolist()),
+        [host_python(bench.host.folder), "-c", RAFT, str(flows)], input=json.dumps(frames.tolist()),
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     expected = [float(float(speed) > 6 * 128 / 256) for speed in ran.stdout.split()]
