@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 from running_host import PACK, ROOT, RunningHost
 from saved_workflow import api_of
 
 from tools import workflows
-from tools.graphs import Graph
 from tools.schemas import input_types
 
 SHOTS = ROOT / "output" / "screenshots"
