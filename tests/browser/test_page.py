@@ -184,8 +184,10 @@ def test_workflows_dropped_on_the_canvas(page: Any, host: RunningHost) -> None:
 
 
 def test_there_is_room_for_what_nodes_show_after_a_run(page: Any, host: RunningHost) -> None:
+    """On the older host, which computes sizes alike, of the one with most nodes."""
     page.keyboard.press("Escape")
-    for graph in (workflows.compare(), workflows.any_model(), workflows.train()):
+    others = [] if host.generation == "older" else [workflows.any_model(), workflows.train()]
+    for graph in (workflows.compare(), *others):
         workflow = graph.workflow(host.get("/object_info"))
         drop(page, "workflow.json", json.dumps(workflow), len(workflow["nodes"]))
         page.evaluate(FEW_STEPS)
