@@ -435,7 +435,7 @@ def test_a_process_killed_at_any_moment_loses_the_steps_since_the_last_checkpoin
 
             run(tiny, target, config, every=every, on_step=tell)
 
-    for _ in range(12):
+    for _ in range(20):
         child = in_a_child(work)
         time.sleep(moments.uniform(0.05, 1) * longest)
         os.kill(child, signal.SIGKILL)
