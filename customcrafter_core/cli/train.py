@@ -173,12 +173,19 @@ class _Screen:
         return Watcher(
             on_plan=print,
             on_encoded=self._show_encoded,
-            on_resumed=lambda done, total: print(f"Goes on from step {done} of {total}."),
+            on_resumed=self._tell_resumed,
             on_step=self._show_step,
             on_probe=self._stop.check,
             on_sampled_step=lambda _: self._stop.check(),
             on_saved=self._note_saved,
         )
+
+    @staticmethod
+    def _tell_resumed(done: int, total: int) -> None:
+        if done < total:
+            print(f"Goes on from step {done} of {total}.")
+        else:
+            print(f"All {total} steps were made before: raise --steps to go on, or begin anew with --force.")
 
     def _show_encoded(self, done: int, total: int) -> None:
         self._encoding.show(done, total)

@@ -124,6 +124,8 @@ def test_an_interrupted_run_goes_on(
     assert main(arguments) == 0
     assert made == [2, 3]
     assert "Goes on from step 2 of 4." in capsys.readouterr().out
+    assert main(arguments) == 0 and made == [2, 3]
+    assert "All 4 steps were made before" in capsys.readouterr().out
     assert main([*arguments, "--out", str(folder / "whole.safetensors")]) == 0
     one, whole = (load_subject(folder / f"{name}.safetensors") for name in ("dog", "whole"))
     assert torch.equal(one.embedding, whole.embedding)
