@@ -201,8 +201,10 @@ def settings_of(text: str) -> dict[str, Any]:
     while place < len(text):
         name = SETTING_NAME.match(text, place)
         try:
-            found[name[1]], place = decoder.raw_decode(text, name.end())  # type: ignore[index, union-attr]
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            if name is None:
+                raise ValueError("no name")
+            found[name[1]], place = decoder.raw_decode(text, name.end())
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 expected="settings such as: min_snr_gamma = 5.0, resize = [0.6, 1.2]",
                 found=repr(text[place:].strip(BETWEEN)),

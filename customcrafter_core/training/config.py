@@ -205,7 +205,7 @@ def _default(name: str) -> Any:
 
 
 # Named starting points. `quick` has the learning rate that the authors' run amounted to; weights of the loss and timesteps as
-# in the paper, because no other choice made subjects more alike on the demo world (benchmarks/presets.md). `demo` is for that
+# in the paper, because none of those tried made subjects more alike on the demo world (benchmarks/presets.md). `demo` is for that
 # world only: 1.4 billion parameters need far smaller steps. The others are the paper's baselines.
 _DREAMVIDEO: dict[str, Any] = {
     "method": "dreamvideo",

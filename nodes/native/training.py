@@ -112,7 +112,8 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
         folder = made.of(base, config.class_word, config.seed)
         prior += generate_prior(
             base, config.class_word, folder, made.count, clips=made.clips, seed=config.seed,
-            on_plan=lambda: plan_prior(base, config, free=free_memory(base.device)), on_item=watch.phase("Making prior pictures"), on_step=lambda _: watch.check(),
+            on_plan=lambda: plan_prior(base, config, free=free_memory(base.device)),
+            on_item=watch.phase("Making prior pictures"), on_step=lambda _: watch.check(),
         )[: made.count]  # fmt: skip
     watcher = Watcher(
         on_plan=watch.plan,

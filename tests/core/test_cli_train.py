@@ -103,9 +103,8 @@ def test_a_wrong_file_is_refused(folder: Path, content: str, words: str, capsys:
     assert "settings file" in wrong(["train", "--config", str(folder / "absent.json")], capsys)
 
 
-def test_an_interrupted_run_goes_on(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def interrupt_after_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C in the third step would."""
     step = Trainer.step
 
     def interrupted(self: Trainer) -> TrainStep:
@@ -114,6 +113,13 @@ def test_an_interrupted_run_goes_on(
         return step(self)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
+
+
+def test_an_interrupted_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Trainer.step
+    interrupt_after_two_steps(monkeypatch)
     arguments = ["train", "--config", str(folder / "dog.json")]
     assert main(arguments) == 130
     assert load_subject(folder / "dog.safetensors").steps == 2
@@ -176,14 +182,7 @@ def test_a_run_begun_anew_goes_on_without_force(
 ) -> None:
     arguments = ["train", "--config", str(folder / "dog.json")]
     assert main([*arguments, "--steps", "1"]) == 0
-    step = Trainer.step
-
-    def interrupted(self: Trainer) -> TrainStep:
-        if self.done == 2:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
+    interrupt_after_two_steps(monkeypatch)
     assert main([*arguments, "--seed", "7", "--force"]) == 130
     assert "run the same command without --force to go on" in capsys.readouterr().err
     monkeypatch.undo()
