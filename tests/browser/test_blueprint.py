@@ -27,8 +27,6 @@ INSIDE = """() => {
 def test_search_place_join(page: Any, host: RunningHost) -> None:
     if host.generation == "older":
         pytest.skip("this host knows no blueprints")
-    page.keyboard.press("Escape")
-    page.evaluate("() => app.graph.clear()")
     page.mouse.dblclick(800, 500)
     page.wait_for_timeout(1000)
     page.keyboard.type(blueprint.NAME)

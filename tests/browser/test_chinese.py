@@ -37,7 +37,6 @@ def chinese(host: RunningHost) -> Iterator[None]:
 
 
 def test_every_label_is_translated(chinese: None, page: Any) -> None:
-    page.keyboard.press("Escape")
     seen = page.evaluate(LABELS, list(TEXTS))
     for name, told in TEXTS.items():
         shown, inputs = seen[name], told["inputs"]
@@ -48,8 +47,6 @@ def test_every_label_is_translated(chinese: None, page: Any) -> None:
 
 
 def test_a_tooltip_is_shown_as_written(chinese: None, page: Any) -> None:
-    page.keyboard.press("Escape")
-    page.evaluate("() => app.graph.clear()")
     page.evaluate(
         "kind => { const n = LiteGraph.createNode(kind); app.graph.add(n); n.pos = [500, 150]; app.canvas.setDirty(1, 1); }",
         SAMPLER,

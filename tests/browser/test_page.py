@@ -7,13 +7,13 @@ import json
 import time
 from typing import Any
 
-from running_host import PACK, ROOT, RunningHost
+from host_page import SHOTS, blank
+from running_host import PACK, RunningHost
 from saved_workflow import api_of
 
 from tools import workflows
 from tools.schemas import input_types
 
-SHOTS = ROOT / "output" / "screenshots"
 SAMPLER = "CustomCrafterDynamicWeightedKSampler"
 # Where a widget stands on the screen: its middle height, and its left and right end.
 PLACE = """([kind, name]) => {
@@ -107,13 +107,6 @@ def drag(page: Any, name: str, share: float) -> None:
     page.mouse.up()
 
 
-def blank(page: Any) -> None:
-    """Open an empty workflow."""
-    page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_function("() => app.graph._nodes.length === 0", timeout=20_000)
-    page.wait_for_timeout(1000)
-
-
 def drop(page: Any, name: str, content: str | bytes, count: int) -> None:
     """Drop a workflow file on an empty canvas, and wait for its nodes to be drawn."""
     blank(page)
@@ -169,7 +162,6 @@ def test_template_slider_run_video(page: Any, host: RunningHost) -> None:
 def test_workflows_dropped_on_the_canvas(page: Any, host: RunningHost) -> None:
     """Each file opens whole: its nodes, links and widget values are those that the page would send to run."""
     descriptions = host.get("/object_info")
-    page.keyboard.press("Escape")
     for file in sorted(workflows.FOLDER.glob("*.json")):
         workflow = json.loads(file.read_text())
         drop(page, file.name, file.read_bytes(), len(workflow["nodes"]))
@@ -185,7 +177,6 @@ def test_workflows_dropped_on_the_canvas(page: Any, host: RunningHost) -> None:
 
 def test_there_is_room_for_what_nodes_show_after_a_run(page: Any, host: RunningHost) -> None:
     """On the older host, which computes sizes alike, of the one with most nodes."""
-    page.keyboard.press("Escape")
     others = [] if host.generation == "older" else [workflows.any_model(), workflows.train()]
     for graph in (workflows.compare(), *others):
         workflow = graph.workflow(host.get("/object_info"))
@@ -211,8 +202,6 @@ def seen(node: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_summary_is_shown_on_the_node(page: Any) -> None:
-    page.keyboard.press("Escape")
-    page.evaluate("() => app.graph.clear()")
     page.evaluate(LOAD_AND_SHOW)
     press_run(page)
     page.get_by_text("Base model: the demo model").first.wait_for(timeout=60_000)

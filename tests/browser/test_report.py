@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_page import SHOTS
 from running_host import ROOT
 
 from customcrafter_core.cli.main import main
@@ -14,7 +15,6 @@ from customcrafter_core.demo import world
 from customcrafter_core.evaluation.benchmark_report import PAGE
 from customcrafter_core.evaluation.paper_tables import TABLE_1
 
-SHOTS = ROOT / "output" / "screenshots"
 CONFIG = ROOT / "benchmarks" / "demo_short.json"
 TRAINING_STEPS, STEPS = 12, 6
 

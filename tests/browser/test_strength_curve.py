@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from host_page import SHOTS
 from running_host import PACK, ROOT, RunningHost
 
 from customcrafter_core.diffusion.ddim import STEPS
 from customcrafter_core.diffusion.strength import Curve, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
 
-SHOTS = ROOT / "output" / "screenshots"
 NODES = [f"CustomCrafterDynamic{name}" for name in ("WeightedKSampler", "SubjectWeights", "LoRAWeights")]
 CURVES = [
     "0:0.4, 0.1:0.8", "1:1;0:-.5", "0.5:2", "0:0,.5:1,.5:2,1:3,", "0:1e-1, +1:2.", "0 : 1", ":", "0:1:2", "2:1", "0:x",
     "0:inf", ",", "0x0:1",
 ]  # fmt: skip
 ADD = """kind => {
-    app.graph.clear();
     const node = LiteGraph.createNode(kind);
     app.graph.add(node);
     node.pos = [400, 120];
@@ -55,7 +54,6 @@ STRENGTHS = """async ([address, given, steps]) => (await import(address)).streng
 
 def add(page: Any, kind: str) -> str:
     """A new node alone on the canvas; its picture."""
-    page.keyboard.press("Escape")
     page.evaluate(ADD, kind)
     page.wait_for_timeout(1000)
     return picture(page)
@@ -113,7 +111,6 @@ def test_it_is_not_saved_or_sent(page: Any, host: RunningHost) -> None:
 
 def test_where_it_fails_the_node_is_as_without_it(page: Any) -> None:
     """No error in the console either: the fixture looks."""
-    page.keyboard.press("Escape")
     for broken in ("() => { throw new Error('no canvas today'); }", "undefined"):
         found = page.evaluate(
             f"""kind => {{
@@ -129,7 +126,6 @@ def test_where_it_fails_the_node_is_as_without_it(page: Any) -> None:
 def test_in_nodes_drawn_by_the_browser(page: Any, host: RunningHost) -> None:
     if host.generation == "older":
         pytest.skip("this host draws all nodes on its canvas")
-    page.keyboard.press("Escape")
     page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
     try:
         before = add(page, NODES[1])

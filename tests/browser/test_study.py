@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import small_reports
+from host_page import SHOTS
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.evaluation.study import QUESTIONS
-
-SHOTS = Path(__file__).parents[2] / "output" / "screenshots"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,70 @@
+"""The host's page in a tab of Chromium."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from running_host import ROOT, RunningHost
+
+SHOTS = ROOT / "output" / "screenshots"
+HARMLESS = re.compile(
+    r"Failed to load resource: .* \(http://127\.0\.0\.1:\d+/(user\.css|favicon\.ico|api/userdata[/?]\S*)\)"  # none there
+    r"|Failed to load resource: .* \(https://[\w.-]+\.comfy\.org/\S*\)"  # the page's own services, where there is no net
+    r"|ComfyApp graph accessed before initialization.*"
+    r"|Attempted to cleanup event listeners for graph that was never set up .*"  # 0.3.64's small map, when put away
+    r"|(Connecting to|Fetch API cannot load) '?https://huggingface\.co/Comfy-Org/.*"  # models of the page's first workflow
+)
+READY = """() => !!(window.app && window.app.graph && window.LiteGraph
+    && LiteGraph.registered_node_types['CustomCrafterDynamicWeightedKSampler'])"""
+VIEW = {"width": 1600, "height": 950}
+AT_START = re.compile(r"Cannot read properties of undefined \(reading 'id'\)")  # the page of 0.3.64, of itself
+
+
+@dataclass
+class Tab:
+    """The host's page, loaded once, with what it complained about since the test before."""
+
+    page: Any
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, browser: Any, host: RunningHost) -> Tab:
+        """Load it and wait until it knows our nodes."""
+        tab = cls(browser.new_page())
+        tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
+        tab.page.on("console", lambda line: tab.problems.append(said(line)) if line.type == "error" else None)
+        try:
+            tab.page.goto(f"http://127.0.0.1:{host.port}/")
+            tab.page.wait_for_function(READY, timeout=120_000)
+            tab.page.wait_for_timeout(1500)
+        except BaseException:
+            tab.keep_picture("page that is not ready")
+            raise
+        tab.problems[:] = [problem for problem in tab.problems if not AT_START.fullmatch(problem)]
+        return tab
+
+    def blank(self) -> None:
+        """Put away what a test before may have left open, and open an empty workflow."""
+        self.page.mouse.up()
+        self.page.set_viewport_size(VIEW)
+        self.page.keyboard.press("Escape")
+        blank(self.page)
+
+    def keep_picture(self, name: str) -> None:
+        """A screenshot."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name.replace('[', ' ').replace(']', '')}.png")
+
+
+def blank(page: Any) -> None:
+    """Open an empty workflow."""
+    page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => app.graph._nodes.length === 0", timeout=20_000)
+    page.wait_for_timeout(500)
+
+
+def said(line: Any) -> str:
+    """An error in the console, with the address it is about."""
+    return f"{line.text} ({line.location['url']})"
