@@ -80,6 +80,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield running.start()
     finally:
         running.stop()
+    assert "memory leak" not in running.log, "a circle of references held a model: every later run is slower for it"
 
 
 def provide(running: RunningHost, request: pytest.FixtureRequest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import comfy.samplers
@@ -71,16 +72,18 @@ class TreeSampler:
         arguments = extra_args or {}
         space = model.inner_model.inner_model.model_sampling
         levels = [space.level(float(sigma)) for sigma in sigmas]
-        draw = step_noise(x, arguments.get("seed") or 0)
+        draw, calls = step_noise(x, arguments.get("seed") or 0), count()
 
         def predict(x: torch.Tensor, step: int, run: int) -> torch.Tensor:
             self.chosen.choose(run)
             scaled, sigma = x / levels[step].signal, sigmas[step]
             denoised = model(scaled, sigma * x.new_ones([1]), **arguments)
             if callback is not None:
-                callback({"x": scaled, "i": tree.forwards, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+                callback({"x": scaled, "i": next(calls), "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
             return (scaled - denoised) / sigma
 
+        # `predict` holds the model, so it must not hold the tree: what a circle holds is freed late and out of order, and
+        # the host then takes the model for lost and collects garbage at every later run
         tree = RunTree(self.strengths, levels, self.eta, predict, lambda step: draw())
         latents = tree.latents_from(x * levels[0].signal)
         self.forwards = tree.forwards
