@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from bench import Bench
-from running_host import RunningHost
+from running_host import LOST, RunningHost
 
 
 @pytest.fixture
-def bench(host: RunningHost) -> Bench:
-    """Short ways to build and run graphs on the host."""
-    return Bench(host)
+def bench(host: RunningHost) -> Iterator[Bench]:
+    """Short ways to build and run graphs on the host; no model that it lost slows the test after."""
+    yield Bench(host)
+    if LOST in host.log[-3000:]:
+        host.post("/free", {"unload_models": True})

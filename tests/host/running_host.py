@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PROBES = Path(__file__).parent / "probe_nodes"
 NO_HOST = "NO COMFYUI FOUND"
+LOST = "memory leak"
+"""What a host says of a model that it takes for lost; it then collects garbage at every run until it unloads."""
 PACK, PROBE_PACK = "customcrafter", "customcrafter_probes"
 
 
