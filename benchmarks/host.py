@@ -11,16 +11,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from customcrafter_core.demo import demo_checkpoint
+from customcrafter_core.base_model.networks import Networks
+from customcrafter_core.base_model.writing import write_checkpoint
+from customcrafter_core.subject.file import save_subject
 
 from .results import Row, Section, at_most
-from .setup import Setup
+from .sampling import random_subject
+from .setup import Setup, random_model
 from .timing import Timings
 
 ROOT = Path(__file__).parents[1]
@@ -30,22 +34,22 @@ if TYPE_CHECKING:
     from running_host import RunningHost
 
 NODES = Path(__file__).parent / "host_nodes"
-STEPS, K = 20, 5
+STEPS = 8
 MOST_OF_BARE, MOST_SECONDS_OF_START = 1.03, 0.3
 NO_HOST = "**not measured**: no ComfyUI found; set COMFYUI_PATH to its folder"
-SUBJECT = "customcrafter_demo_subject"
-LORA = "benchmark_subject.safetensors"
+CHECKPOINT, SUBJECT = "benchmark.safetensors", "benchmark_subject.safetensors"
 
 
 def measure(setup: Setup) -> Section:
     """Whole graphs in turns, from a model that is loaded."""
     how = (
-        f"The demo model in the host, {STEPS} steps, guidance, previews on, over the bare forward passes in the same "
-        "process. The two ways that the host has for changing a LoRA's strength on the way are beside ours."
+        f"Whole graphs of {STEPS} steps with guidance and previews in the host ({setup.size}), over the bare forward passes "
+        "in the same process. The two ways that the host has for changing a LoRA's strength on the way are beside ours."
     )
     with _host(setup) as host:
         if host is None:
             return Section("host", "Sampling in the host", how, [Row("all", NO_HOST)])
+        _write_model(setup, host.base / "models")
         timings = _in_turns(host, setup)
         name = f"ComfyUI {host.version}"
     rows = [
@@ -90,26 +94,33 @@ def _host(setup: Setup, packs: tuple[str, ...] = ("customcrafter", "benchmark_no
         host = RunningHost(max(found, key=host_version), Path(base))
         host.arguments = ("--whitelist-custom-nodes", *(packs or ("none",)))  # the last one counts
         (Path(base) / "custom_nodes").mkdir(parents=True)
-        (Path(base) / "models" / "loras").mkdir(parents=True)
         for pack in packs:
             (Path(base) / "custom_nodes" / pack).symlink_to(links[pack], target_is_directory=True)
-        subject = demo_checkpoint().with_name("demo_subject.safetensors")
-        (Path(base) / "models" / "loras" / LORA).symlink_to(subject)
         try:
             yield host.start()
         finally:
             host.stop()
 
 
+def _write_model(setup: Setup, models: Path) -> None:
+    """A checkpoint of the setup's size with random weights, and a subject of it, where the host looks for them."""
+    model = random_model(setup)
+    write_checkpoint(
+        models / "checkpoints" / CHECKPOINT, Networks(model.unet, model.text_encoder, model.vae), model.geometry,
+        hidden=model.hidden, defaults=model.defaults, dtype=setup.dtype,
+    )  # fmt: skip
+    save_subject(random_subject(model), models / "loras" / SUBJECT)
+
+
 def _in_turns(host: RunningHost, setup: Setup) -> Timings:
     numbers = count(1)
-    ways: dict[str, Callable[[int], Graph]] = {
+    ways: dict[str, Callable[[_Given], Graph]] = {
         "bare": _bare, "base": _base, "ours": _ours, "two samplers": _two_samplers, "hooks": _hooks,
     }  # fmt: skip
     seconds = Timings({way: [] for way in ways})
     for round_ in range(setup.rounds + 1):
         for way, make in ways.items():
-            took = _run(host, make(next(numbers)), setup)
+            took = _run(host, make(_Given(next(numbers), setup.steps(STEPS), setup.latent)), setup)
             if round_:
                 seconds[way].append(took)
     return seconds
@@ -127,17 +138,32 @@ def _seconds(host: RunningHost) -> float:
     return times.user + times.system
 
 
-def _scene() -> tuple[Graph, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Given:
+    """What the graph of a run is made from."""
+
+    seed: int
+    steps: int
+    latent: tuple[int, int, int]
+
+    @property
+    def k(self) -> int:
+        """Steps at the first strength."""
+        return self.steps // 4 or 1
+
+
+def _scene(given: _Given) -> tuple[Graph, dict[str, Any]]:
     """A graph with the model, prompts and an empty latent; the host keeps them from run to run."""
     from graphs import Graph
 
     graph = Graph()
-    loaded = graph.add("CustomCrafterLoadVideoCrafter2", checkpoint="customcrafter_demo", dtype="default")
+    loaded = graph.add("CustomCrafterLoadVideoCrafter2", checkpoint=CHECKPOINT, dtype="default")
     subject = graph.add("CustomCrafterLoadSubject", subject=SUBJECT)[0]
     clip = graph.add("CustomCrafterTeachToken", clip=loaded[1], subject=subject)[0]
-    positive = graph.add("CLIPTextEncode", clip=clip, text="a <new1> toy moving left on a gray background")[0]
+    positive = graph.add("CLIPTextEncode", clip=clip, text="a <new1> cup")[0]
     negative = graph.add("CLIPTextEncode", clip=clip, text="")[0]
-    size = {"width": 64, "height": 64, "frames": 16, "batch_size": 1}
+    frames, height, width = given.latent
+    size = {"width": 8 * width, "height": 8 * height, "frames": frames, "batch_size": 1}
     latent = graph.add("CustomCrafterEmptyVideoLatent", **size, model=loaded[0])[0]
     return graph, {
         "model": loaded[0], "subject": subject, "positive": positive, "negative": negative, "latent": latent,
@@ -149,59 +175,59 @@ def _sampled(graph: Graph, latent: Any) -> Graph:
     return graph
 
 
-def _bare(seed: int) -> Graph:
-    graph, s = _scene()
+def _bare(given: _Given) -> Graph:
+    graph, s = _scene(given)
     graph.add(
         "BenchmarkBareForwards",
-        model=s["model"], positive=s["positive"], latent=s["latent"], steps=STEPS, seed=seed,
+        model=s["model"], positive=s["positive"], latent=s["latent"], steps=given.steps, seed=given.seed,
     )  # fmt: skip
     return graph
 
 
-def _ksampler(s: dict[str, Any], seed: int) -> dict[str, Any]:
+def _ksampler(s: dict[str, Any], given: _Given) -> dict[str, Any]:
     return {
         "model": s["model"], "positive": s["positive"], "negative": s["negative"], "latent_image": s["latent"],
-        "seed": seed, "steps": STEPS, "cfg": 5.0, "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": 1.0,
+        "seed": given.seed, "steps": given.steps, "cfg": 5.0, "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": 1.0,
     }  # fmt: skip
 
 
-def _base(seed: int) -> Graph:
-    graph, s = _scene()
-    return _sampled(graph, graph.add("KSampler", **_ksampler(s, seed))[0])
+def _base(given: _Given) -> Graph:
+    graph, s = _scene(given)
+    return _sampled(graph, graph.add("KSampler", **_ksampler(s, given))[0])
 
 
-def _ours(seed: int) -> Graph:
-    graph, s = _scene()
-    own = {"subject": s["subject"], "eta": 0.0, "lambda_s": 0.4, "lambda_l": 0.8, "k": K}
-    return _sampled(graph, graph.add("CustomCrafterDynamicWeightedKSampler", **_ksampler(s, seed), **own)[0])
+def _ours(given: _Given) -> Graph:
+    graph, s = _scene(given)
+    own = {"subject": s["subject"], "eta": 0.0, "lambda_s": 0.4, "lambda_l": 0.8, "k": given.k}
+    return _sampled(graph, graph.add("CustomCrafterDynamicWeightedKSampler", **_ksampler(s, given), **own)[0])
 
 
-def _two_samplers(seed: int) -> Graph:
-    graph, s = _scene()
+def _two_samplers(given: _Given) -> Graph:
+    graph, s = _scene(given)
     latent = s["latent"]
-    for strength, start, end in ((0.4, 0, K), (0.8, K, STEPS)):
-        model = graph.add("LoraLoaderModelOnly", model=s["model"], lora_name=LORA, strength_model=strength)[0]
+    for strength, start, end in ((0.4, 0, given.k), (0.8, given.k, given.steps)):
+        model = graph.add("LoraLoaderModelOnly", model=s["model"], lora_name=SUBJECT, strength_model=strength)[0]
         latent = graph.add(
             "KSamplerAdvanced",
             model=model, positive=s["positive"], negative=s["negative"], latent_image=latent,
-            add_noise="enable" if start == 0 else "disable", noise_seed=seed, steps=STEPS, cfg=5.0,
+            add_noise="enable" if start == 0 else "disable", noise_seed=given.seed, steps=given.steps, cfg=5.0,
             sampler_name="ddim", scheduler="ddim_uniform", start_at_step=start, end_at_step=end,
-            return_with_leftover_noise="enable" if end < STEPS else "disable",
+            return_with_leftover_noise="enable" if end < given.steps else "disable",
         )[0]  # fmt: skip
     return _sampled(graph, latent)
 
 
-def _hooks(seed: int) -> Graph:
-    graph, s = _scene()
-    hooks = graph.add("CreateHookLoraModelOnly", lora_name=LORA, strength_model=1.0)[0]
+def _hooks(given: _Given) -> Graph:
+    graph, s = _scene(given)
+    hooks = graph.add("CreateHookLoraModelOnly", lora_name=SUBJECT, strength_model=1.0)[0]
     frames: Any = None
-    for strength, start in ((0.4, 0.0), (0.8, K / STEPS)):
+    for strength, start in ((0.4, 0.0), (0.8, given.k / given.steps)):
         frames = graph.add("CreateHookKeyframe", strength_mult=strength, start_percent=start, prev_hook_kf=frames)[0]
     hooks = graph.add("SetHookKeyframes", hooks=hooks, hook_kf=frames)[0]
     both = dict(s)
     for side in ("positive", "negative"):
         both[side] = graph.add("PairConditioningSetProperties", **_pair(s, hooks))[0 if side == "positive" else 1]
-    return _sampled(graph, graph.add("KSampler", **_ksampler(both, seed))[0])
+    return _sampled(graph, graph.add("KSampler", **_ksampler(both, given))[0])
 
 
 def _pair(s: dict[str, Any], hooks: Any) -> dict[str, Any]:

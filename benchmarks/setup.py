@@ -10,7 +10,7 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 
 from customcrafter_core.base_model.fingerprint import fingerprint
-from customcrafter_core.base_model.geometry import Defaults, HiddenSizes, UNetGeometry
+from customcrafter_core.base_model.geometry import Defaults, Geometry, HiddenSizes, UNetGeometry
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.networks import build_networks, build_unet, restore_buffers
@@ -117,9 +117,15 @@ def random_model(setup: Setup) -> VideoCrafter2:
     networks.text_encoder.to(setup.device)
     frames, height, width = setup.latent
     return VideoCrafter2(
-        networks.unet, networks.text_encoder, networks.vae, geometry, HiddenSizes(),
+        networks.unet, networks.text_encoder, networks.vae, geometry, hidden_sizes(geometry),
         Defaults(8 * width, 8 * height, frames), NoiseSchedule.videocrafter2(), fingerprint(networks.unet),
     )  # fmt: skip
+
+
+def hidden_sizes(geometry: Geometry) -> HiddenSizes:
+    """What shapes do not show of a geometry, for a file's metadata."""
+    unet, text, vae = geometry.unet, geometry.text, geometry.vae
+    return HiddenSizes(unet.head_dim, unet.norm_groups, text.width // text.heads, vae.norm_groups, text.layers)
 
 
 def hollow_full_size() -> VideoCrafter2:
