@@ -99,7 +99,7 @@ def calls_of_targets(setup: Setup) -> tuple[list[Call], float]:
     for layer in lora_targets(unet).values():
         layer.register_forward_pre_hook(note)
     with (
-        video_layers.slices_as_on(setup.device),
+        video_layers.layers_as_on(setup.device),
         torch.inference_mode(),
         FlopCounterMode(display=False) as counted,
     ):

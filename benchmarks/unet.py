@@ -80,7 +80,7 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
     inputs = inputs_for(hollow)
     x, timestep, text, fps = inputs
     known = [*unet.parameters(), *unet.buffers(), *inputs]
-    with video_layers.slices_as_on(setup.device), torch.no_grad():
+    with video_layers.layers_as_on(setup.device), torch.no_grad():
         with LiveBytes(known) as ours, TrainingKernels(None, on_gpu=False):
             ours_with(unet, inputs)()
         with original(checkout, unet, hollow.geometry) as network, LiveBytes([*known, *network.buffers()]) as theirs:

@@ -18,21 +18,24 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from einops import rearrange
 from torch import nn
 
+from . import winograd
+
 # A transformer block's widest result has 8 numbers for each of its inputs (the gated feed-forward). Slices are as long
 # as this many bytes of it allow: what a CPU's cache still helps with, and enough to keep a GPU busy.
 SLICE_BYTES = {"cpu": 2**25, "cuda": 2**29}
 WIDEST = 8
 SHORTEST_SLICE = 2048  # positions; with fewer, fetching the weights costs more than slicing saves
+_STANDS_FOR: dict[str, str] = {}
 
 
 @contextmanager
-def slices_as_on(device: torch.device) -> Iterator[None]:
-    """Let tensors without content, on the meta device, be sliced as on another one: to count what it would do."""
-    SLICE_BYTES["meta"] = _slice_bytes(device)
+def layers_as_on(device: torch.device) -> Iterator[None]:
+    """Let tensors without content, on the meta device, be treated as on another one: to count what it would do."""
+    _STANDS_FOR["meta"] = device.type
     try:
         yield
     finally:
-        del SLICE_BYTES["meta"]
+        del _STANDS_FOR["meta"]
 
 
 def use_video_layers(unet: UNet3DConditionModel) -> None:
@@ -42,6 +45,19 @@ def use_video_layers(unet: UNet3DConditionModel) -> None:
             module.__class__ = _OURS[type(module)]
         if isinstance(module, TemporalConvolution):
             module.flatten_kernels()
+        if type(module) is nn.Conv2d and _is_usual(module):
+            module.__class__ = FrameConvolution
+
+
+class FrameConvolution(nn.Conv2d):
+    """A 3x3 convolution within each frame that takes fewer products where that is faster."""
+
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """``(b · t, c, h, w)``; with the weights as the host hands them in, too."""
+        is_plain = _kind(input.device) == "cpu" and input.dtype == weight.dtype == torch.float32
+        if is_plain and not torch.is_grad_enabled() and winograd.pays(input, weight):
+            return winograd.convolve(input, weight, bias)
+        return super()._conv_forward(input, weight, bias)
 
 
 class TemporalConvolution(TemporalConvLayer):
@@ -140,4 +156,14 @@ def _in_slices(some: Callable[[slice], torch.Tensor], x: torch.Tensor, positions
 
 
 def _slice_bytes(device: torch.device) -> int:
-    return SLICE_BYTES.get(device.type, SLICE_BYTES["cuda"])
+    return SLICE_BYTES.get(_kind(device), SLICE_BYTES["cuda"])
+
+
+def _kind(device: torch.device) -> str:
+    """The device's type, or the type it stands for."""
+    return _STANDS_FOR.get(device.type, device.type)
+
+
+def _is_usual(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is over 3x3 pixels, each result in the place of its middle one."""
+    return (layer.kernel_size, layer.stride, layer.padding, layer.groups) == ((3, 3), (1, 1), (1, 1), 1)

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..base_model.geometry import PROMPT_LENGTH
 from ..base_model.model import FRAMES_AT_ONCE, VideoCrafter2
 from ..base_model.text import encode_ids
-from ..base_model.video_layers import slices_as_on
+from ..base_model.video_layers import layers_as_on
 from ..diffusion.guidance import GuidanceBatch, GuidedUNet
 from ..subject.adapter import lora_layers
 from ..subject.identity_adapter import adapters_attached
@@ -232,7 +232,7 @@ def sampling_memory(model: VideoCrafter2, config: TrainConfig, guidance: Guidanc
         networks = {name: without_content(getattr(model, name)) for name in ("unet", "vae")}
         shadow = replace(model, **networks)
         learner = Learner.start(replace(model, unet=shadow.unet), config, torch.Generator())
-        with slices_as_on(model.device):
+        with layers_as_on(model.device):
             _PEAKS[key] = _peak_of_sampling(shadow, learner, size_of(model, config), guidance)
     return _PEAKS[key]
 

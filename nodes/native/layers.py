@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from torch import nn
+
+from ...customcrafter_core.base_model.video_layers import FrameConvolution
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 
@@ -15,6 +18,13 @@ def use_host_layers(network: nn.Module, layers: Any) -> None:
     The host's classes differ from torch's only in how they fetch their weights: cast, moved and patched on the way.
     """
     for module in network.modules():
-        if type(module) in KINDS:
-            module.__class__ = getattr(layers, type(module).__name__)
+        kind = type(module)
+        if kind in KINDS or kind is FrameConvolution:
+            module.__class__ = _over_frames(layers) if kind is FrameConvolution else getattr(layers, kind.__name__)
             module.weight_function, module.bias_function = [], []  # the classes share theirs
+
+
+@cache
+def _over_frames(layers: Any) -> type[nn.Module]:
+    """Our convolution with weights that the host fetches."""
+    return type("HostFrameConvolution", (FrameConvolution, layers.Conv2d), {})

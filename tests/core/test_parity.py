@@ -15,6 +15,7 @@ import vectors
 from safetensors.torch import save_file
 from vectors import relative_l2
 
+from customcrafter_core.base_model import video_layers, winograd
 from customcrafter_core.base_model.conversion import match
 from customcrafter_core.base_model.geometry import HiddenSizes, read_geometry
 from customcrafter_core.base_model.key_tables import unet_table
@@ -41,8 +42,17 @@ def without_gradients() -> Any:
         yield
 
 
-def test_unet(model: VideoCrafter2, reference: Reference) -> None:
+@pytest.mark.parametrize("positions", [None, 1, 12], ids=["as chosen", "shortest slices", "short slices"])
+def test_unet(
+    model: VideoCrafter2, reference: Reference, monkeypatch: pytest.MonkeyPatch, positions: int | None
+) -> None:
+    """Also cut into slices and with fewer products, as only large models on large videos are by themselves."""
     _, t = reference
+    if positions is not None:
+        monkeypatch.setitem(video_layers.SLICE_BYTES, "cpu", 1)
+        monkeypatch.setattr(video_layers, "SHORTEST_SLICE", positions)
+        for name, value in (("NARROWEST", 1), ("MOST_BYTES", 1), ("FEWEST_POSITIONS", positions)):
+            monkeypatch.setattr(winograd, name, value)
     out = model.unet(t["unet.x"], t["unet.t"], t["unet.context"], timestep_cond=t["unet.fps"]).sample
     assert relative_l2(out, t["unet.out"]) < 1e-5
 
