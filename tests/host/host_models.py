@@ -26,10 +26,10 @@ GEOMETRY = Geometry(
 )
 
 
-def write_model(path: Path, seed: int = 0) -> Path:
-    """Write the model with random weights."""
+def write_model(path: Path, seed: int = 0, geometry: Geometry = GEOMETRY) -> Path:
+    """Write the model, or one of other sizes, with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        networks = build_networks(GEOMETRY)
-    write_checkpoint(path, networks, GEOMETRY, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float32)
+        networks = build_networks(geometry)
+    write_checkpoint(path, networks, geometry, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float32)
     return path

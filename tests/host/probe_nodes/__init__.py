@@ -166,6 +166,23 @@ class ProbeStrength:
         return (clone,)
 
 
+class ProbeLayers:
+    """Write the names of the classes that a model's layers have."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "tell"
+    OUTPUT_NODE = True
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "name": ("STRING",)}}
+
+    def tell(self, model: Any, name: str) -> dict[str, Any]:
+        torch.save({type(module).__name__ for module in model.model.diffusion_model.modules()}, output_file(name))
+        return {"ui": {"text": [name]}}
+
+
 class ProbeDeafLayers:
     """A model whose layers do not ask for changes of their weights, as those of some formats do."""
 
@@ -477,6 +494,7 @@ PROBES = [
     ProbeLive,
     ProbeStrength,
     ProbeFresh,
+    ProbeLayers,
     ProbeDeafLayers,
     ProbeLatent,
     ProbeLatentOf,
