@@ -43,7 +43,7 @@ CHECKPOINT, SUBJECT = "benchmark.safetensors", "benchmark_subject.safetensors"
 def measure(setup: Setup) -> Section:
     """Whole graphs in turns, from a model that is loaded."""
     how = (
-        f"Whole graphs of {STEPS} steps with guidance and previews in the host ({setup.size}), over the bare forward passes "
+        f"Whole graphs of {setup.steps(STEPS)} steps with guidance and previews in the host ({setup.size}), over the bare forward passes "
         "in the same process. The two ways that the host has for changing a LoRA's strength on the way are beside ours."
     )
     with _host(setup) as host:
@@ -89,7 +89,7 @@ def _host(setup: Setup, packs: tuple[str, ...] = ("customcrafter", "benchmark_no
         print(NO_HOST, file=sys.stderr)
         yield None
         return
-    with tempfile.TemporaryDirectory() as base:
+    with tempfile.TemporaryDirectory(dir=setup.folder) as base:
         links = {"customcrafter": ROOT, "benchmark_nodes": NODES}
         host = RunningHost(max(found, key=host_version), Path(base))
         host.arguments = ("--whitelist-custom-nodes", *(packs or ("none",)))  # the last one counts

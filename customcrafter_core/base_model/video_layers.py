@@ -27,6 +27,10 @@ WIDEST = 8
 SHORTEST_SLICE = 2048  # positions; with fewer, fetching the weights costs more than slicing saves
 _STANDS_FOR: dict[str, str] = {}
 
+# What torch.compile calls for a linear layer on a CPU; with few rows or channels preparing it costs what it saves.
+ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+NARROWEST, FEWEST_ROWS = 96, 256
+
 
 @contextmanager
 def layers_as_on(device: torch.device) -> Iterator[None]:
@@ -45,8 +49,22 @@ def use_video_layers(unet: UNet3DConditionModel) -> None:
             module.__class__ = _OURS[type(module)]
         if isinstance(module, TemporalConvolution):
             module.flatten_kernels()
-        if type(module) is nn.Conv2d and _is_usual(module):
+        if type(module) is nn.Conv2d and _keeps_size(module):
             module.__class__ = FrameConvolution
+        if type(module) is nn.Linear:
+            module.__class__ = WideLinear
+
+
+class WideLinear(nn.Linear):
+    """A linear layer that a CPU computes by oneDNN, as torch does convolutions; for linear ones it takes MKL otherwise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(…, c)`` to ``(…, o)``."""
+        is_wide = min(self.in_features, self.out_features) >= NARROWEST and x.shape[:-1].numel() >= FEWEST_ROWS
+        if ONEDNN is not None and is_wide and not x.is_meta and _is_plain(x, self.weight):
+            out: torch.Tensor = ONEDNN(x, self.weight, self.bias, "none", [], "")
+            return out
+        return super().forward(x)
 
 
 class FrameConvolution(nn.Conv2d):
@@ -54,8 +72,7 @@ class FrameConvolution(nn.Conv2d):
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """``(b · t, c, h, w)``; with the weights as the host hands them in, too."""
-        is_plain = _kind(input.device) == "cpu" and input.dtype == weight.dtype == torch.float32
-        if is_plain and not torch.is_grad_enabled() and winograd.pays(input, weight):
+        if _keeps_size(self) and _is_plain(input, weight) and winograd.pays(input, weight):
             return winograd.convolve(input, weight, bias)
         return super()._conv_forward(input, weight, bias)
 
@@ -164,6 +181,13 @@ def _kind(device: torch.device) -> str:
     return _STANDS_FOR.get(device.type, device.type)
 
 
-def _is_usual(layer: nn.Conv2d) -> bool:
-    """Whether a convolution is over 3x3 pixels, each result in the place of its middle one."""
-    return (layer.kernel_size, layer.stride, layer.padding, layer.groups) == ((3, 3), (1, 1), (1, 1), 1)
+def _is_plain(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a layer has to give nothing but numbers, in float32 on a CPU."""
+    is_plain = _kind(x.device) == "cpu" and x.dtype == weight.dtype == torch.float32
+    return is_plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+
+
+def _keeps_size(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is over 3x3 pixels, each result in the place of its middle one, nothing but zeros around."""
+    shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+    return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")

@@ -7,6 +7,8 @@ Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016)
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -38,12 +40,11 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -
     both = torch.einsum("ai,bj->abij", KERNEL, KERNEL).reshape(16, 9).to(x)
     kernels = (both @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(16, outputs, channels).transpose(1, 2)
     out = torch.empty(count, height, width, outputs, dtype=x.dtype, device=x.device)
-    positions = height * width
-    rows = max(MOST_BYTES // (4 * x.element_size() * (channels + outputs)), FEWEST_POSITIONS) // positions or 1
-    for start in range(0, count, rows):
-        part = x[start : start + rows].permute(0, 2, 3, 1)
+    positions = max(MOST_BYTES // (4 * x.element_size() * (channels + outputs)), FEWEST_POSITIONS)
+    slices = math.ceil(count / (positions // (height * width) or 1))
+    for part, result in zip(x.permute(0, 2, 3, 1).tensor_split(slices), out.tensor_split(slices), strict=True):
         products = torch.bmm(_tiles(part), kernels).view(4, 4, len(part), height // 2, width // 2, outputs)
-        _write_results(products, out[start : start + rows])
+        _write_results(products, result)
     if bias is not None:
         out += bias
     return out.permute(0, 3, 1, 2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ...customcrafter_core.base_model.video_layers import FrameConvolution
+from ...customcrafter_core.base_model.video_layers import FrameConvolution, WideLinear
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 
@@ -17,10 +17,11 @@ def use_host_layers(network: nn.Module, layers: Any) -> None:
 
     The host's classes differ from torch's only in how they fetch their weights: cast, moved and patched on the way.
     """
+    ours = {FrameConvolution: _over_frames(layers), WideLinear: layers.Linear}
     for module in network.modules():
         kind = type(module)
-        if kind in KINDS or kind is FrameConvolution:
-            module.__class__ = _over_frames(layers) if kind is FrameConvolution else getattr(layers, kind.__name__)
+        if kind in KINDS or kind in ours:
+            module.__class__ = ours.get(kind) or getattr(layers, kind.__name__)
             module.weight_function, module.bias_function = [], []  # the classes share theirs
 
 

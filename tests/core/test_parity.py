@@ -46,11 +46,13 @@ def without_gradients() -> Any:
 def test_unet(
     model: VideoCrafter2, reference: Reference, monkeypatch: pytest.MonkeyPatch, positions: int | None
 ) -> None:
-    """Also cut into slices and with fewer products, as only large models on large videos are by themselves."""
+    """Also as only large models on large videos are run by themselves: in slices, with fewer products, by oneDNN."""
     _, t = reference
     if positions is not None:
         monkeypatch.setitem(video_layers.SLICE_BYTES, "cpu", 1)
         monkeypatch.setattr(video_layers, "SHORTEST_SLICE", positions)
+        monkeypatch.setattr(video_layers, "NARROWEST", 1)
+        monkeypatch.setattr(video_layers, "FEWEST_ROWS", 1)
         for name, value in (("NARROWEST", 1), ("MOST_BYTES", 1), ("FEWEST_POSITIONS", positions)):
             monkeypatch.setattr(winograd, name, value)
     out = model.unet(t["unet.x"], t["unet.t"], t["unet.context"], timestep_cond=t["unet.fps"]).sample

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 from vectors import relative_l2
 
-from customcrafter_core.base_model import winograd
+from customcrafter_core.base_model import video_layers, winograd
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.base_model.video_layers import FrameConvolution, layers_as_on
+from customcrafter_core.base_model.video_layers import FrameConvolution, WideLinear, layers_as_on
 
 WIDE, NARROW = winograd.NARROWEST, winograd.NARROWEST - 1
 
@@ -33,7 +33,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("shape", [(1, 3, 2, 2), (5, 8, 6, 10), (16, 32, 8, 4)])
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("most_bytes", [1, winograd.MOST_BYTES], ids=["sliced", "whole"])
+@pytest.mark.parametrize("most_bytes", [1, 40_000, winograd.MOST_BYTES], ids=["one by one", "some", "whole"])
 def test_fewer_products_give_the_same(
     shape: tuple[int, ...], memory: Any, most_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +46,7 @@ def test_fewer_products_give_the_same(
         expected = F.conv2d(x.double(), weight.double(), None if given is None else given.double(), padding=1)
         found = winograd.convolve(x, weight, given)
         assert found.shape == expected.shape and relative_l2(found, expected) < 2e-6
+        assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +73,49 @@ def test_where_it_pays(
         assert ways == expected
         with layers_as_on(torch.device("cuda")):
             layer(x)
+        layer.padding_mode = "circular"  # as nodes for seamless pictures set it
+        with layers_as_on(torch.device("cpu")):
+            layer(x)
+        layer.padding_mode = "zeros"
     with layers_as_on(torch.device("cpu")):
         layer(x)
-    assert ways == expected, "neither on a GPU nor where gradients are wanted"
+    assert ways == expected, "neither on a GPU, nor with other edges, nor where gradients are wanted"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "rows", "expected"),
+    [
+        (video_layers.NARROWEST, 200, video_layers.FEWEST_ROWS, True),
+        (200, video_layers.NARROWEST - 1, video_layers.FEWEST_ROWS, False),
+        (200, 200, video_layers.FEWEST_ROWS - 1, False),
+    ],
+)
+def test_wide_linear_layers(
+    inputs: int, outputs: int, rows: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the other library the same, for rows of any shape and order in memory; not where gradients are wanted."""
+    called: list[bool] = []
+    onednn = video_layers.ONEDNN
+    assert onednn is not None, "this torch has no oneDNN"
+    monkeypatch.setattr(video_layers, "ONEDNN", lambda *given: called.append(True) or onednn(*given))
+    for bias in (True, False):
+        layer = WideLinear(inputs, outputs, bias=bias)
+        x = torch.randn(2 * inputs, rows)[::2].t()
+        for given in (x, x.contiguous(), x.contiguous()[None, :, None]):
+            wanted = F.linear(given, layer.weight, layer.bias)
+            called.clear()
+            assert layer(given).requires_grad and not called
+            with torch.no_grad():
+                found = layer(given)
+            assert bool(called) == expected
+            assert found.shape == wanted.shape and relative_l2(found, wanted.detach()) < 1e-6
 
 
 def test_which_layers(model: VideoCrafter2) -> None:
     """All over 3x3 pixels but those that halve the size."""
     kinds = {type(layer) for layer in model.unet.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (1, 1)}
     assert kinds == {FrameConvolution, nn.Conv2d}
+    assert {type(layer) for layer in model.unet.modules() if isinstance(layer, nn.Linear)} == {WideLinear}
     for name, layer in model.unet.named_modules():
         if isinstance(layer, nn.Conv2d):
             is_usual = layer.kernel_size == (3, 3) and layer.stride == (1, 1)
