@@ -43,8 +43,8 @@ CHECKPOINT, SUBJECT = "benchmark.safetensors", "benchmark_subject.safetensors"
 def measure(setup: Setup) -> Section:
     """Whole graphs in turns, from a model that is loaded."""
     how = (
-        f"Whole graphs of {setup.steps(STEPS)} steps with guidance and previews in the host ({setup.size}), over the bare forward passes "
-        "in the same process. The two ways that the host has for changing a LoRA's strength on the way are beside ours."
+        f"Whole graphs of {setup.steps(STEPS)} steps with guidance and previews in the host ({setup.size}), over the bare "
+        "forward passes in the same process. The two ways that the host has for changing a LoRA's strength on the way are beside ours."
     )
     with _host(setup) as host:
         if host is None:
@@ -187,7 +187,8 @@ def _bare(given: _Given) -> Graph:
 def _ksampler(s: dict[str, Any], given: _Given) -> dict[str, Any]:
     return {
         "model": s["model"], "positive": s["positive"], "negative": s["negative"], "latent_image": s["latent"],
-        "seed": given.seed, "steps": given.steps, "cfg": 5.0, "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": 1.0,
+        "seed": given.seed, "steps": given.steps, "cfg": 5.0, "sampler_name": "ddim",
+        "scheduler": "ddim_uniform", "denoise": 1.0,
     }  # fmt: skip
 
 

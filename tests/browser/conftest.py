@@ -38,17 +38,18 @@ def tabs(host: RunningHost, browser: Any) -> Iterator[list[Tab]]:
 @pytest.fixture
 def page(host: RunningHost, browser: Any, tabs: list[Tab], request: pytest.FixtureRequest) -> Iterator[Any]:
     """The host's page with an empty workflow; a screenshot of its end is kept, also when the test fails."""
-    tab = tabs.pop() if tabs else Tab.of(browser, host)
-    failed = request.session.testsfailed
+    tab = tabs.pop() if tabs else Tab.of(browser, host, request.node.name)
+    failed, is_whole = request.session.testsfailed, False
     try:
         tab.blank()
         yield tab.page
-    finally:
         tab.keep_picture(request.node.name)
+        is_whole = request.session.testsfailed == failed
+    finally:
         problems = [problem for problem in tab.problems if not HARMLESS.fullmatch(problem)]
         tab.problems.clear()
-        if problems or request.session.testsfailed > failed:
-            tab.page.close()
-        else:
+        if is_whole and not problems:
             tabs.append(tab)
+        else:
+            tab.close(request.node.name)
     assert problems == []

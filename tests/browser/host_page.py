@@ -30,9 +30,9 @@ class Tab:
     problems: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, browser: Any, host: RunningHost) -> Tab:
-        """Load it and wait until it knows our nodes."""
-        tab = cls(browser.new_page())
+    def of(cls, browser: Any, host: RunningHost, test: str) -> Tab:
+        """Load it for a test and wait until it knows our nodes."""
+        tab = cls(browser.new_page(viewport=VIEW))
         tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
         tab.page.on("console", lambda line: tab.problems.append(said(line)) if line.type == "error" else None)
         try:
@@ -40,7 +40,7 @@ class Tab:
             tab.page.wait_for_function(READY, timeout=120_000)
             tab.page.wait_for_timeout(1500)
         except BaseException:
-            tab.keep_picture("page that is not ready")
+            tab.close(test)
             raise
         tab.problems[:] = [problem for problem in tab.problems if not AT_START.fullmatch(problem)]
         return tab
@@ -51,6 +51,13 @@ class Tab:
         self.page.set_viewport_size(VIEW)
         self.page.keyboard.press("Escape")
         blank(self.page)
+
+    def close(self, test: str) -> None:
+        """Close it, and keep a picture of how it was."""
+        try:
+            self.keep_picture(test)
+        finally:
+            self.page.close()
 
     def keep_picture(self, name: str) -> None:
         """A screenshot."""

@@ -53,7 +53,7 @@ STRENGTHS = """async ([address, given, steps]) => (await import(address)).streng
 
 
 def add(page: Any, kind: str) -> str:
-    """A new node alone on the canvas; its picture."""
+    """A new node on the empty canvas; its picture."""
     page.evaluate(ADD, kind)
     page.wait_for_timeout(1000)
     return picture(page)

@@ -12,6 +12,8 @@ from running_host import LOST, RunningHost
 @pytest.fixture
 def bench(host: RunningHost) -> Iterator[Bench]:
     """Short ways to build and run graphs on the host; no model that it lost slows the test after."""
+    before = len(host.log)
     yield Bench(host)
-    if LOST in host.log[-3000:]:
+    if LOST in host.log[before:]:
         host.post("/free", {"unload_models": True})
+        host.check_nothing_lost(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,21 +167,36 @@ class ProbeStrength:
         return (clone,)
 
 
-class ProbeLayers:
-    """Write the names of the classes that a model's layers have."""
+class ProbeConvolutions:
+    """A model that writes how many convolutions of its calls took fewer products."""
 
-    RETURN_TYPES = ()
-    FUNCTION = "tell"
-    OUTPUT_NODE = True
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply"
     CATEGORY = "tests"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "name": ("STRING",)}}
 
-    def tell(self, model: Any, name: str) -> dict[str, Any]:
-        torch.save({type(module).__name__ for module in model.model.diffusion_model.modules()}, output_file(name))
-        return {"ui": {"text": [name]}}
+    def apply(self, model: Any, name: str) -> tuple[Any]:
+        kinds = {
+            kind.__name__: kind for module in model.model.diffusion_model.modules() for kind in type(module).__mro__
+        }
+        winograd = sys.modules[kinds["FrameConvolution"].__module__].winograd
+        counted: list[bool] = []
+
+        def wrapper(run: Any, *given: Any, **more: Any) -> Any:
+            convolve = winograd.convolve
+            winograd.convolve = lambda *numbers: counted.append(True) or convolve(*numbers)
+            try:
+                return run(*given, **more)
+            finally:
+                winograd.convolve = convolve
+                torch.save(len(counted), output_file(name))
+
+        clone = model.clone()
+        clone.add_wrapper_with_key("apply_model", "probe", wrapper)
+        return (clone,)
 
 
 class ProbeDeafLayers:
@@ -494,7 +510,7 @@ PROBES = [
     ProbeLive,
     ProbeStrength,
     ProbeFresh,
-    ProbeLayers,
+    ProbeConvolutions,
     ProbeDeafLayers,
     ProbeLatent,
     ProbeLatentOf,
