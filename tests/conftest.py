@@ -80,7 +80,6 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield running.start()
     finally:
         running.stop()
-    running.check_nothing_lost()
 
 
 def provide(running: RunningHost, request: pytest.FixtureRequest) -> None:

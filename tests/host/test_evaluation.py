@@ -16,7 +16,7 @@ import torch
 from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
 from graphs import Node
 from listening import listen
-from running_host import Interrupted, PromptFailed, found_hosts, host_python, host_version
+from running_host import LOST, Interrupted, PromptFailed, found_hosts, host_python, host_version
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo.run import load_demo_base
@@ -244,6 +244,20 @@ def test_sweep_is_watched_and_stopped(bench: Bench) -> None:
         stopped.run()
     again = bench.scene().fresh()
     assert torch.equal(again.result(sweep_node(again)[0]), expected)
+
+
+@pytest.mark.parametrize("kind", ["sweep", "onset", "sampler", "weights"])
+def test_no_circle_holds_the_model(bench: Bench, kind: str) -> None:
+    """What a circle of references holds is freed late and out of order; the host then takes the model for lost."""
+    bench.host.post("/free", {"unload_models": True})
+    start = len(bench.host.log)
+    for _ in range(3):
+        scene = bench.scene().fresh()
+        make = {"sweep": sweep_node, "onset": onset_node, "sampler": lambda scene: scene.dynamic_sampler(),
+                "weights": lambda scene: scene.host_sampler(model=scene.dynamic_weights())}[kind]  # fmt: skip
+        scene.add("ProbeLive", names={"__value__": []}, name="live")  # collects garbage before anything is loaded
+        scene.result(make(scene)[0])
+    assert LOST not in bench.host.log[start:]
 
 
 @pytest.mark.parametrize(
