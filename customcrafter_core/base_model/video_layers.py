@@ -25,7 +25,7 @@ from . import winograd
 SLICE_BYTES = {"cpu": 2**25, "cuda": 2**29}
 WIDEST = 8
 SHORTEST_SLICE = 2048  # positions; with fewer, fetching the weights costs more than slicing saves
-_STANDS_FOR: dict[str, str] = {}
+_STANDS_FOR: dict[str, str] = {}  # type of a device -> the type it is treated as
 
 # What torch.compile calls for a linear layer on a CPU; with few rows or channels preparing it costs what it saves.
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None

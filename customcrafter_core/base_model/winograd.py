@@ -38,6 +38,7 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -
     count, channels, height, width = x.shape
     outputs = len(weight)
     both = torch.einsum("ai,bj->abij", KERNEL, KERNEL).reshape(16, 9).to(x)
+    # made anew at each call: kept, they would take almost twice the memory of the weights, which the host may change besides
     kernels = (both @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(16, outputs, channels).transpose(1, 2)
     out = torch.empty(count, height, width, outputs, dtype=x.dtype, device=x.device)
     positions = max(MOST_BYTES // (4 * x.element_size() * (channels + outputs)), FEWEST_POSITIONS)
