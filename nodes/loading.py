@@ -107,18 +107,20 @@ class LoadVideoCrafter2(io.ComfyNode):
         from ..customcrafter_core.base_model.loading import DTYPES as KINDS
         from ..customcrafter_core.base_model.loading import load_videocrafter2
         from .native.frames import make_vae
-        from .native.model import make_model
+        from .native.model import make_model, preferred_dtype
         from .native.source import note_source
         from .native.text import make_clip
 
         host.known_choice("dtype", dtype, DTYPES)
         path = chosen_file("checkpoints", checkpoint)
         progress = comfy.utils.ProgressBar(1)
-        base = load_videocrafter2(path, on_tensor=progress.update_absolute)
         kind = KINDS.get(dtype)
+        base = load_videocrafter2(
+            path, unet_dtype=lambda parameters: kind or preferred_dtype(parameters), on_tensor=progress.update_absolute
+        )
         precise = torch.float32 if kind == torch.float32 else None
         clip, vae = make_clip(base, precise), make_vae(base, precise)
-        model = make_model(base, kind)
+        model = make_model(base)
         note_source(path, model, clip, vae)
         return io.NodeOutput(model, clip, vae)
 

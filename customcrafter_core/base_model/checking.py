@@ -10,7 +10,7 @@ import torch
 from .conversion import parts_of
 from .fingerprint import SAMPLED, fingerprint
 from .geometry import UNET_PREFIX, Defaults, Geometry, HiddenSizes, defaults_of, hidden_sizes_of
-from .loading import plan, read_weight
+from .loading import counted, plan, read_weights
 from .tensor_file import TensorFile
 
 
@@ -40,10 +40,7 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
         InputError: not a VideoCrafter2 checkpoint, a weight that does not fit, NaN or infinity.
     """
     networks, geometry, sources = plan(file)
-    for done, name in enumerate(file.tensors):
-        check_tensor(file, name)
-        if on_tensor is not None:
-            on_tensor(done + 1, len(file.tensors))
+    check_tensors(file, on_tensor)
     for name in SAMPLED:
         source, old = sources[UNET_PREFIX + name], networks.unet.get_parameter(name)
         owner, _, leaf = name.rpartition(".")
@@ -61,14 +58,16 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
     )
 
 
-def check_tensor(file: TensorFile, name: str) -> None:
-    """Read one tensor and look at every number in it.
+def check_tensors(file: TensorFile, on_tensor: Callable[[int, int], None] | None = None) -> None:
+    """Read all tensors and look at every number in them.
+
+    Args:
+        file: an open file.
+        on_tensor: called with (tensors read, tensors in all).
 
     Raises:
         InputError: NaN or infinity.
     """
-    stored = file.tensors[name].dtype
-    if stored.is_floating_point:
-        read_weight(file, name, stored, "cpu")
-    else:
-        file.read(name)
+    dtypes = {name: file.tensors[name].dtype for name in file.in_order(file.tensors)}
+    for _ in counted(read_weights(file, dtypes), len(dtypes), on_tensor):
+        pass

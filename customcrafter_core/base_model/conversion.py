@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -141,20 +142,22 @@ def _ignored(name: str, geometry: Geometry) -> bool:
 
 
 def assign(
-    networks: Networks, geometry: Geometry, sources: Mapping[str, Source], read: Callable[[str], torch.Tensor]
+    networks: Networks, geometry: Geometry, sources: Mapping[str, Source], weights: Iterable[tuple[str, torch.Tensor]]
 ) -> None:
-    """Put each tensor in the place of its parameter, without a copy.
+    """Put each tensor in the place of its parameters, without a copy.
 
     Args:
         networks: built on the meta device; every parameter is replaced.
         geometry: the sizes they were built with.
         sources: from `match`.
-        read: gives a tensor of the file in the dtype and on the device wanted.
+        weights: each tensor of the file that is a source, once, with its name, in the dtype and on the device wanted.
     """
+    places = defaultdict(list)
     for prefix, module, _ in parts_of(networks, geometry):
-        shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-        for name, shape in shapes.items():
-            source = sources[prefix + name]
-            value = source.take(read(source.name), shape)
-            owner, _, leaf = name.rpartition(".")
-            setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+        for name, old in module.state_dict().items():
+            source, (owner, _, leaf) = sources[prefix + name], name.rpartition(".")
+            places[source.name].append((source, tuple(old.shape), module.get_submodule(owner), leaf))
+    for file_name, tensor in weights:
+        for source, shape, owner_module, leaf in places[file_name]:
+            value = source.take(tensor, shape)
+            setattr(owner_module, leaf, nn.Parameter(value, requires_grad=False))

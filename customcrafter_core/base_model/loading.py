@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 from .conversion import Source, assign, match
 from .fingerprint import fingerprint
-from .geometry import Geometry, HiddenSizes, defaults_of, hidden_sizes_of, read_geometry
+from .geometry import UNET_PREFIX, Geometry, HiddenSizes, defaults_of, hidden_sizes_of, read_geometry
 from .model import VideoCrafter2
 from .networks import Networks, build_networks, restore_buffers
 from .tensor_file import TensorFile, open_tensor_file
@@ -24,6 +25,7 @@ def load_videocrafter2(
     path: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
+    unet_dtype: Callable[[int], torch.dtype] | None = None,
     device: str | torch.device = "cpu",
     hidden: HiddenSizes | None = None,
     on_tensor: Callable[[int, int], None] | None = None,
@@ -33,6 +35,7 @@ def load_videocrafter2(
     Args:
         path: VideoCrafter2's ``model.ckpt``, the same names as ``.safetensors``, or the demo checkpoint.
         dtype: of all weights: float32, float16 or bfloat16.
+        unet_dtype: gives another one for the UNet, which has the number of parameters that it is called with.
         device: where the weights go.
         hidden: head widths and norm groups; by default from the file's metadata, else VideoCrafter2's.
         on_tensor: called with (tensors read, tensors in all).
@@ -46,16 +49,12 @@ def load_videocrafter2(
     with open_tensor_file(path) as file:
         defaults = defaults_of(file.metadata)
         networks, geometry, sources = plan(file, hidden)
-        total, done = len(sources), 0
-
-        def read(name: str) -> torch.Tensor:
-            nonlocal done
-            done += 1
-            if on_tensor is not None:
-                on_tensor(done, total)
-            return read_weight(file, name, dtype, device)
-
-        assign(networks, geometry, sources, read)
+        dtypes = dict.fromkeys(file.in_order({source.name for source in sources.values()}), dtype)
+        if unet_dtype is not None:
+            chosen = unet_dtype(sum(parameter.numel() for parameter in networks.unet.parameters()))
+            dtypes |= {name: chosen for name in dtypes if name.startswith(UNET_PREFIX)}
+        with closing(read_weights(file, dtypes, device)) as weights:
+            assign(networks, geometry, sources, counted(weights, len(dtypes), on_tensor))
         restore_buffers(networks.text_encoder)
     for network in (networks.unet, networks.text_encoder, networks.vae):
         network.eval().to(device)
@@ -84,35 +83,84 @@ def plan(file: TensorFile, hidden: HiddenSizes | None = None) -> tuple[Networks,
     return networks, geometry, match(shapes, networks, geometry)
 
 
-def read_weight(file: TensorFile, name: str, dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:
-    """Read one weight in the dtype and on the device wanted; mapped into memory where nothing has to change.
+def read_weights(
+    file: TensorFile, dtypes: Mapping[str, torch.dtype], device: str | torch.device = "cpu"
+) -> Generator[tuple[str, torch.Tensor]]:
+    """Read weights one after another; mapped into memory where nothing has to change, else converted block by block.
+
+    Args:
+        file: an open checkpoint.
+        dtypes: the names of the weights, in the order wanted, with the type that each shall have.
+        device: where they go.
+
+    Yields:
+        Name and weight.
 
     Raises:
-        InputError: the weight holds NaN or infinity, or is no floating-point tensor.
+        InputError: a weight holds NaN or infinity, or is no floating-point tensor where one is wanted.
     """
-    stored = file.tensors[name].dtype
-    if not stored.is_floating_point:
-        raise InputError(
-            expected="floating-point weights", found=f"{name} in {stored}", remedy="Use the original file."
-        )
     on_cpu = torch.device(device).type == "cpu"
-    value = file.map(name) if stored == dtype and on_cpu else file.read(name)
-    weight = value.to(device=device, dtype=dtype)
-    if not _is_finite(weight):
-        if _is_finite(value):
-            raise InputError(
-                expected=f"weights within the range of {dtype}",
-                found=f"{name} with larger values",
-                remedy="Use bfloat16.",
-            )
+    mapped = {name for name, dtype in dtypes.items() if on_cpu and file.tensors[name].dtype == dtype}
+    with closing(file.blocks([name for name in dtypes if name not in mapped])) as blocks:
+        for name, dtype in dtypes.items():
+            if dtype.is_floating_point and not file.tensors[name].dtype.is_floating_point:
+                stored = file.tensors[name].dtype
+                raise InputError(
+                    expected="floating-point weights", found=f"{name} in {stored}", remedy="Use the original file."
+                )
+            if name in mapped:
+                weight = file.map(name)
+                _check_finite(file, name, weight, weight)
+            else:
+                weight = _converted(file, name, blocks, dtype, device)
+            yield name, weight
+
+
+def _converted(
+    file: TensorFile, name: str, blocks: Iterator[torch.Tensor], dtype: torch.dtype, device: str | torch.device
+) -> torch.Tensor:
+    """Fill a new tensor from the blocks of a stored one."""
+    info = file.tensors[name]
+    flat = torch.empty(info.span // info.dtype.itemsize, dtype=dtype, device=device)
+    done = 0
+    while done < len(flat):
+        block = next(blocks)
+        part = flat[done : done + len(block)].copy_(block)
+        _check_finite(file, name, block, part)
+        done += len(block)
+    return flat.as_strided(info.shape, info.stride)
+
+
+def _check_finite(file: TensorFile, name: str, stored: torch.Tensor, weight: torch.Tensor) -> None:
+    if _is_finite(weight):
+        return
+    if _is_finite(stored):
         raise InputError(
-            expected="finite weights",
-            found=f"NaN or infinity in {name} of {file.path.name}",
-            remedy="The file is damaged; get it again.",
+            expected=f"weights within the range of {weight.dtype}",
+            found=f"{name} with larger values",
+            remedy="Use bfloat16.",
         )
-    return weight
+    raise InputError(
+        expected="finite weights",
+        found=f"NaN or infinity in {name} of {file.path.name}",
+        remedy="The file is damaged; get it again.",
+    )
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
     """Whether all numbers are; unlike `torch.isfinite` without a copy of the tensor."""
-    return not tensor.numel() or all(math.isfinite(extreme) for extreme in torch.aminmax(tensor))
+    if not tensor.dtype.is_floating_point or not tensor.numel():
+        return True
+    if tensor.dtype.itemsize == 1:  # torch counts with none of the 8-bit types
+        tensor = tensor.half()
+    return all(math.isfinite(extreme) for extreme in torch.aminmax(tensor))
+
+
+def counted(
+    weights: Iterable[tuple[str, torch.Tensor]], total: int, on_tensor: Callable[[int, int], None] | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same weights; each is told to ``on_tensor`` as (tensors read, tensors in all)."""
+    for done, named in enumerate(weights, 1):
+        if on_tensor is not None:
+            on_tensor(done, total)
+        yield named

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError, damaged_file, some_names
+from .read_ahead import BLOCK, read_ahead
 from .torch_checkpoint import PICKLE_MAGIC, ZIP_MAGIC, data_start, is_zip, read_outline, read_whole
 
 SAFETENSORS_DTYPES = {
@@ -55,6 +56,10 @@ class TensorFile:
         self._file = path.open("rb")
         self._map: mmap.mmap | None = None
 
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """The names as their tensors follow one another in the file: the order in which reading them is fastest."""
+        return sorted(names, key=lambda name: (self.tensors[name].offset, name))
+
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor into memory of its own."""
         info = self.tensors[name]
@@ -63,6 +68,26 @@ class TensorFile:
         if self._file.readinto(buffer.numpy()) != info.span:
             raise damaged_file(self.path, f"{name} ends early")
         return torch.as_strided(buffer.view(info.dtype), info.shape, info.stride)
+
+    def blocks(self, names: Sequence[str]) -> Generator[torch.Tensor]:
+        """Read tensors one after another, in blocks of numbers as they lie in the file: ``span`` bytes for each.
+
+        Each block ``(n,)`` is of one tensor and valid until the next is asked for. While one is in use the next ones are
+        read, which takes the disk's time out of the way if ``names`` are in the file's order.
+
+        Raises:
+            InputError: the file ends early.
+        """
+        parts = [
+            (name, info.offset + begin, min(BLOCK, info.span - begin))
+            for name, info in ((name, self.tensors[name]) for name in names)
+            for begin in range(0, info.span, BLOCK)
+        ]
+        read = read_ahead(self.path, [(offset, length) for _, offset, length in parts])
+        for (name, _, length), block in zip(parts, read, strict=True):
+            if len(block) != length:
+                raise damaged_file(self.path, f"{name} ends early")
+            yield block.view(self.tensors[name].dtype)
 
     def map(self, name: str) -> torch.Tensor:
         """Give one tensor as a view of the memory-mapped file (private: writing to it never reaches the file)."""
@@ -190,5 +215,12 @@ class _MemoryTensorFile(TensorFile):
     def read(self, name: str) -> torch.Tensor:
         """Give one tensor; it already lies in memory."""
         return self._values[name]
+
+    def blocks(self, names: Sequence[str]) -> Generator[torch.Tensor]:
+        """Give the numbers of each tensor as they lie in memory."""
+        for name in names:
+            info = self.tensors[name]
+            if info.span:
+                yield self._values[name].as_strided((info.span // info.dtype.itemsize,), (1,))
 
     map = read

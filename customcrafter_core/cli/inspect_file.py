@@ -119,10 +119,9 @@ def _subject_facts(path: Path, base: str | None) -> Facts:
 
 
 def _lora_facts(file: TensorFile, base: str | None) -> Facts:
-    from ..base_model.checking import check_tensor
+    from ..base_model.checking import check_tensors
 
-    for name in file.tensors:
-        check_tensor(file, name)
+    check_tensors(file)
     fits = "VideoCrafter2" if base is None else base_path(base).name
     yield "kind", "LoRA of another program"
     yield "LoRA", _lora(_lora_of_videocrafter2(file) if base is None else _lora_of_base(file, base))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
 from ..base_model.conversion import SCHEDULE_BUFFERS
-from ..base_model.loading import plan, read_weight
-from ..base_model.tensor_file import SAFETENSORS_DTYPES, TensorFile, TensorInfo, open_tensor_file
+from ..base_model.loading import counted, plan, read_weights
+from ..base_model.tensor_file import SAFETENSORS_DTYPES, TensorInfo, open_tensor_file
 from .files import atomic_file
 
 ALIGNMENT = 8  # bytes; the format wants its data to start at a multiple
@@ -44,19 +45,14 @@ def rewrite_checkpoint(
         names = sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
         with atomic_file(Path(target)) as out:
             out.write(_header(names, dtypes, file.tensors, file.metadata))
-            for done, name in enumerate(names):
-                _write(out, _read(file, name, dtypes[name]))
-                if on_tensor is not None:
-                    on_tensor(done + 1, len(names))
+            with closing(read_weights(file, {name: dtypes[name] for name in names})) as weights:
+                for _, value in counted(weights, len(names), on_tensor):
+                    _write(out, value)
     return Path(target)
 
 
 def _new_dtype(name: str, info: TensorInfo, dtype: torch.dtype | None) -> torch.dtype:
     return info.dtype if dtype is None or name in SCHEDULE_BUFFERS or not info.dtype.is_floating_point else dtype
-
-
-def _read(file: TensorFile, name: str, dtype: torch.dtype) -> torch.Tensor:
-    return read_weight(file, name, dtype, "cpu") if dtype.is_floating_point else file.read(name)
 
 
 def _header(

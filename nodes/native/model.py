@@ -14,7 +14,6 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from comfy.supported_models_base import BASE
 from diffusers import UNet3DConditionModel
 from einops import rearrange
-from torch import nn
 
 from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.errors import InputError
@@ -134,20 +133,16 @@ class VideoCrafter2Model(comfy.model_base.BaseModel):
         return self.weight_dtype
 
 
-def make_model(base: VideoCrafter2, dtype: torch.dtype | None) -> ModelPatcher:
-    """A MODEL around the UNet of a loaded base model, which is taken over.
+def preferred_dtype(parameters: int) -> torch.dtype:
+    """What the host wants the weights of a UNet of so many parameters to be held in."""
+    return memory.unet_dtype(model_params=parameters, supported_dtypes=DTYPES)
 
-    Args:
-        base: in float32.
-        dtype: the weights are held in; by default what the host prefers.
-    """
+
+def make_model(base: VideoCrafter2) -> ModelPatcher:
+    """A MODEL around the UNet of a loaded base model, which is taken over in the type that its weights have."""
     device, offload = memory.get_torch_device(), memory.unet_offload_device()
-    unet = base.unet
-    if dtype is None:
-        parameters = sum(parameter.numel() for parameter in unet.parameters())
-        dtype = memory.unet_dtype(model_params=parameters, supported_dtypes=DTYPES)
+    unet, dtype = base.unet, base.dtype
     compute = memory.unet_manual_cast(dtype, device, DTYPES)
-    nn.Module.to(unet, dtype)  # diffusers' own `to` warns about an empty list
     use_host_layers(unet, host.layers_for(dtype, compute))
     unet.__class__ = HostUNet
     unet.compute_dtype, unet.default_fps = compute or dtype, base.defaults.fps
