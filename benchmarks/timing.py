@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from customcrafter_core.training.memory import LiveBytes
+from customcrafter_core.memory.counting import LiveBytes
 
 
 class Timings(dict[str, list[float]]):

@@ -24,7 +24,7 @@ from customcrafter_core.base_model import video_layers
 from customcrafter_core.base_model.geometry import UNetGeometry
 from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
 from customcrafter_core.base_model.networks import build_unet
-from customcrafter_core.training.memory import LiveBytes, TrainingKernels
+from customcrafter_core.memory.counting import DeviceKernels, LiveBytes
 
 from .results import Row, Section, at_least, at_most
 from .setup import Setup, random_unet
@@ -81,7 +81,7 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
     x, timestep, text, fps = inputs
     known = [*unet.parameters(), *unet.buffers(), *inputs]
     with video_layers.layers_as_on(setup.device), torch.no_grad():
-        with LiveBytes(known) as ours, TrainingKernels(None, on_gpu=False):
+        with LiveBytes(known) as ours, DeviceKernels(None, on_gpu=False):
             ours_with(unet, inputs)()
         with original(checkout, unet, hollow.geometry) as network, LiveBytes([*known, *network.buffers()]) as theirs:
             network(x, timestep, context=text, fps=fps)

@@ -13,8 +13,10 @@ from .base_model.text import check_text
 from .diffusion.ddim import ETA, STEPS, DDIMStep, check_eta, ddim_sample
 from .diffusion.guidance import GuidanceBatch, GuidedUNet
 from .diffusion.schedule import NoiseSchedule
-from .diffusion.strength import StrengthSchedule, strengths_of
+from .diffusion.strength import StrengthSchedule, remark_on, strengths_of
 from .errors import InputError
+from .memory.free import free_memory
+from .memory.sampling import choose_guidance
 from .subject.adapter import attached
 from .subject.prompts import encode_prompts, missing_tokens, tokenizer_of
 from .subject.subject import Subject, check_fits
@@ -121,6 +123,9 @@ def generate(
     """
     run = prepare(model, settings, subjects, any_base=any_base)
     schedules = [strengths_of(applied.schedule, len(run.timesteps)) for applied in subjects]
+    remarks = list(filter(None, (remark_on(applied.schedule, len(run.timesteps)) for applied in subjects)))
+    for remark in remarks:
+        log.warning(remark)
     applied_strengths: list[tuple[float, ...]] = []
 
     with attached(model.unet, run.subjects) as attachment:
@@ -144,7 +149,7 @@ def generate(
             exact_tail=run.settings.exact_tail,
             on_step=report,
         )
-    return Generation(latent, run.settings, run.timesteps, applied_strengths, run.warnings)
+    return Generation(latent, run.settings, run.timesteps, applied_strengths, run.warnings + remarks)
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,10 @@ def prepare(
         log.warning(warning)
     text = encode_prompts(model, [settings.prompt, settings.negative], learned)
     cond, uncond = (row.expand(settings.batch, -1, -1) for row in text.unsqueeze(1))
-    unet = GuidedUNet(model.unet, cond, uncond, cfg=settings.cfg, fps=settings.fps, batch=settings.guidance)
+    guidance = settings.guidance
+    if guidance is GuidanceBatch.AUTO and model.device.type == "cpu":  # other devices say when memory is short
+        guidance = choose_guidance(model, shape, learned, cfg=settings.cfg, free=free_memory(model.device))
+    unet = GuidedUNet(model.unet, cond, uncond, cfg=settings.cfg, fps=settings.fps, batch=guidance)
     return PreparedRun(settings, learned, timesteps, unet, SeededNoise(shape, settings.seed, model.device), warnings)
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 
 from ..customcrafter_core.base_model.geometry import Defaults
 from ..customcrafter_core.diffusion.ddim import ETA, STEPS
-from ..customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase
+from ..customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase, remark_on
 from . import host
 from .strength_inputs import schedule_from, strength_inputs
 from .subjects import SUBJECT, any_base_input
@@ -115,8 +115,6 @@ class DynamicWeightedKSampler(io.ComfyNode):
 
 def said_of(schedule: StrengthSchedule, steps: int) -> str:
     """In a line, how strong the subject was over the steps that ran."""
-    from .native.dynamic import remark_on
-
     if not isinstance(schedule, TwoPhase):
         return f"Curve over {steps} steps."
     plain = f"{steps} steps: λs {schedule.lambda_s:g} in the first {schedule.k}, then λl {schedule.lambda_l:g}."

@@ -250,7 +250,7 @@ def _photos(given: dict[str, Any]) -> list[Photo]:
 
 
 def _prior(given: dict[str, Any], model: VideoCrafter2, config: TrainConfig) -> list[Photo | Clip]:
-    from ..training.memory import free_memory
+    from ..memory.free import free_memory
     from ..training.memory_plan import plan_prior
     from ..training.prior import generate_prior, load_prior
 

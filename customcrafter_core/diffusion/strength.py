@@ -122,6 +122,13 @@ def strengths_of(schedule: StrengthSchedule, steps: int) -> list[float]:
     return [_finite("strength", schedule(step, steps)) for step in range(steps)]
 
 
+def remark_on(schedule: StrengthSchedule, steps: int) -> str:
+    """What a person may not expect of a schedule over so many steps; empty if there is nothing."""
+    if isinstance(schedule, TwoPhase) and schedule.k >= steps and schedule.lambda_s != schedule.lambda_l:
+        return f"K {schedule.k} covers all {steps} steps: λs {schedule.lambda_s:g} throughout, λl is never used."
+    return ""
+
+
 def _finite(name: str, value: Any) -> float:
     try:
         number = float(value)

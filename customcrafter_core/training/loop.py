@@ -12,11 +12,11 @@ from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
 from ..generation import AppliedSubject, VideoSettings, generate
+from ..memory.free import free_memory
 from ..subject.subject import Subject
 from .config import TrainConfig
 from .examples import encode_examples, size_of
 from .keeper import Keeper, RunIdentity, digest_of
-from .memory import free_memory
 from .memory_plan import plan_memory
 from .photos import Clip, Photo, thumbnail
 from .steering import Steering

@@ -9,9 +9,10 @@ from typing import Any
 from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
+from ..memory.free import gigabytes
 from .config import TrainConfig
 from .examples import size_of
-from .memory import MemoryEstimate, estimate_memory, gigabytes, sampling_memory
+from .memory import MemoryEstimate, estimate_memory, sample_memory
 
 NO_SAMPLES = {"sample_every": 0}
 """What the settings of `steering.Steering` call a run without sample videos."""
@@ -56,7 +57,7 @@ def plan_memory(
         if estimate.needed <= free:
             break
     for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE) if samples else ():
-        estimate = replace(estimate, sampling=sampling_memory(model, config, guidance))
+        estimate = replace(estimate, sampling=sample_memory(model, config, guidance))
         if estimate.needed <= free:
             break
     if estimate.needed > free:
@@ -82,7 +83,7 @@ def plan_prior(model: VideoCrafter2, config: TrainConfig, *, free: int) -> Guida
     plan_memory(model, config, has_prior=True, free=free)
     own = replace(config, width=0, height=0)  # pictures are made at the model's own size
     for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE):
-        needed = sampling_memory(model, own, guidance)
+        needed = sample_memory(model, own, guidance)
         if needed <= free:
             return guidance
     raise InputError(
@@ -129,7 +130,7 @@ class _Remedy:
         """Bytes at the peak with other settings, where all that saves memory is done."""
         config, samples = self.changed(changes), self.samples and not NO_SAMPLES.keys() <= changes.keys()
         estimate = estimate_memory(self.model, config, has_prior=self.has_prior, recompute=True)
-        sampling = sampling_memory(self.model, config, GuidanceBatch.ONE_BY_ONE) if samples else 0
+        sampling = sample_memory(self.model, config, GuidanceBatch.ONE_BY_ONE) if samples else 0
         return replace(estimate, sampling=sampling).needed
 
     def with_token_stage(self, changes: Mapping[str, Any]) -> dict[str, Any]:

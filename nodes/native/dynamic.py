@@ -16,7 +16,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ...customcrafter_core.diffusion.strength import Curve, StrengthSchedule, TwoPhase
+from ...customcrafter_core.diffusion.strength import Curve, StrengthSchedule, remark_on
 from ...customcrafter_core.errors import InputError, some_names
 from ...customcrafter_core.subject.file import PREFIX, lora_tensors
 from ...customcrafter_core.subject.subject import Subject
@@ -124,13 +124,6 @@ class ScheduledStrength:
             return result
         finally:
             self.now = 0.0
-
-
-def remark_on(schedule: StrengthSchedule, steps: int) -> str:
-    """What a person may not expect of a schedule over so many steps; empty if there is nothing."""
-    if isinstance(schedule, TwoPhase) and schedule.k >= steps and schedule.lambda_s != schedule.lambda_l:
-        return f"K {schedule.k} covers all {steps} steps: λs {schedule.lambda_s:g} throughout, λl is never used."
-    return ""
 
 
 def around_network(options: dict[str, Any], wrapper: Any) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from ...customcrafter_core.base_model.fingerprint import same_base, widths
 from ...customcrafter_core.base_model.loading import load_videocrafter2
 from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.errors import InputError
+from ...customcrafter_core.memory.free import free_memory
 from ...customcrafter_core.output.sheet import INK, PAPER
 from ...customcrafter_core.training.config import TrainConfig
 from ...customcrafter_core.training.keeper import SAMPLE_STRIP, folder_of
 from ...customcrafter_core.training.loop import TrainingResult, check_run, train_subject
-from ...customcrafter_core.training.memory import free_memory
 from ...customcrafter_core.training.memory_plan import plan_prior
 from ...customcrafter_core.training.photos import Clip, Photo
 from ...customcrafter_core.training.pictures import loss_picture, sample_row, smoothed

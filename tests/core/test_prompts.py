@@ -14,6 +14,7 @@ from vectors import relative_l2
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer, encode_ids, learned_tokens
+from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.errors import InputError
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.formats import class_embedding
@@ -183,12 +184,16 @@ def test_the_same_token_twice_is_refused(model: VideoCrafter2) -> None:
 # warnings
 
 
+def applied(*subjects: Subject) -> list[AppliedSubject]:
+    return [AppliedSubject(subject, Constant(0.8)) for subject in subjects]
+
+
 def test_a_prompt_without_the_token_of_a_subject_warns_and_names_it(
     model: VideoCrafter2, caplog: pytest.LogCaptureFixture
 ) -> None:
     bear, other = random_subject(model, every=48), random_subject(model, every=48, placeholder="<new2>")
     with caplog.at_level(logging.WARNING):
-        result = generate(model, replace(SETTINGS, prompt="a <new2>"), [AppliedSubject(bear), AppliedSubject(other)])
+        result = generate(model, replace(SETTINGS, prompt="a <new2>"), applied(bear, other))
     (warning,) = result.warnings
     assert "<new1>" in warning and "'<new1> teddy bear'" in warning and "<new2>" not in warning
     assert warning in caplog.text
@@ -196,15 +201,23 @@ def test_a_prompt_without_the_token_of_a_subject_warns_and_names_it(
 
 def test_a_prompt_with_the_token_does_not_warn(model: VideoCrafter2, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        result = generate(
-            model, replace(SETTINGS, prompt="a <new1>"), [AppliedSubject(random_subject(model, every=48))]
-        )
+        result = generate(model, replace(SETTINGS, prompt="a <new1>"), applied(random_subject(model, every=48)))
     assert not result.warnings and not caplog.text
 
 
 def test_the_negative_prompt_does_not_count(model: VideoCrafter2) -> None:
     settings = replace(SETTINGS, prompt="a bear", negative="<new1>")
-    assert generate(model, settings, [AppliedSubject(random_subject(model, every=48))]).warnings
+    assert generate(model, settings, applied(random_subject(model, every=48))).warnings
+
+
+def test_a_k_that_covers_all_steps_warns(model: VideoCrafter2, caplog: pytest.LogCaptureFixture) -> None:
+    settings, subject = replace(SETTINGS, prompt="a <new1>", steps=2), random_subject(model, every=48)
+    with caplog.at_level(logging.WARNING):
+        results = [generate(model, settings, [AppliedSubject(subject, TwoPhase(k=k))]) for k in (1, 2)]
+    assert results[0].warnings == []
+    assert results[1].warnings == ["K 2 covers all 2 steps: λs 0.4 throughout, λl is never used."]
+    assert caplog.messages == results[1].warnings
+    assert not generate(model, settings, [AppliedSubject(subject, TwoPhase(0.4, 0.4, 9))]).warnings
 
 
 def test_a_token_that_is_cut_off_with_the_end_of_the_prompt_is_missing(model: VideoCrafter2) -> None:

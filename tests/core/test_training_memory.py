@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 import tiny_models
 import torch
@@ -22,6 +20,8 @@ from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.diffusion.strength import Constant
 from customcrafter_core.errors import InputError
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.memory.counting import without_content
+from customcrafter_core.memory.free import gigabytes
 from customcrafter_core.subject.adapter import lora_layers
 from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
@@ -30,18 +30,7 @@ from customcrafter_core.training.config import TrainConfig, preset
 from customcrafter_core.training.examples import IMAGES_AT_ONCE
 from customcrafter_core.training.learner import TOKEN, Learner
 from customcrafter_core.training.loop import train_subject
-from customcrafter_core.training.memory import (
-    LiveBytes,
-    MemoryEstimate,
-    TrainingKernels,
-    encoding_memory,
-    estimate_memory,
-    free_in_groups,
-    free_memory,
-    gigabytes,
-    sampling_memory,
-    without_content,
-)
+from customcrafter_core.training.memory import MemoryEstimate, encoding_memory, estimate_memory, sample_memory
 from customcrafter_core.training.memory_plan import plan_memory, plan_prior
 from customcrafter_core.training.objective import Captions, losses_of
 from customcrafter_core.training.photos import Photo
@@ -233,7 +222,7 @@ def test_the_estimate_of_a_sample_video_is_what_it_takes(
         latent = generate(model, settings, [AppliedSubject(subject, Constant(1.0))]).latent
         with torch.no_grad():
             model.decode(latent)
-    assert sampling_memory(model, config, guidance) == pytest.approx(most_at_once(profiled), rel=0.05)
+    assert sample_memory(model, config, guidance) == pytest.approx(most_at_once(profiled), rel=0.05)
 
 
 def test_the_estimate_follows_the_settings(tiny: VideoCrafter2) -> None:
@@ -339,7 +328,7 @@ def test_what_will_not_fit_is_said_before_pictures_of_the_class_are_made(tiny: V
     config = TrainConfig("dog", frames=1, gradient_checkpointing="on", width=32, height=24)
     training = plan_memory(model, config, has_prior=True, free=10**12).estimate.needed
     together, each = (
-        sampling_memory(model, replace(config, width=0, height=0), guidance)
+        sample_memory(model, replace(config, width=0, height=0), guidance)
         for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE)
     )
     assert training < each < together
@@ -349,47 +338,3 @@ def test_what_will_not_fit_is_said_before_pictures_of_the_class_are_made(tiny: V
         plan_prior(model, config, free=each - 1)
     with pytest.raises(InputError, match="for this training"):
         plan_prior(model, config, free=training - 1)
-
-
-def test_free_memory_of_this_machine() -> None:
-    assert 0 < free_memory(torch.device("cpu")) <= psutil.virtual_memory().total
-
-
-def test_free_memory_is_what_a_container_may_still_take(tmp_path: Path) -> None:
-    """Of its own group and those around it the smallest; files that are only cached do not count as taken."""
-    own, groups = tmp_path / "own", tmp_path / "groups"
-
-    def group(path: str, files: dict[str, str]) -> None:
-        (groups / path).mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (groups / path / name).write_text(text + "\n")
-
-    own.write_text("0::/a/b\n")
-    group("a/b", {"memory.max": "max", "memory.current": "500"})
-    assert free_in_groups(groups, own) == math.inf
-    group("a", {"memory.max": "1000", "memory.current": "700"})
-    assert free_in_groups(groups, own) == 300
-    group("a", {"memory.stat": "anon 500\ninactive_file 120\nactive_file 80\nfile_dirty 9"})
-    assert free_in_groups(groups, own) == 500
-    group("", {"memory.max": "900", "memory.current": "1000"})
-    assert free_in_groups(groups, own) == 0
-
-    own.write_text("5:cpu:/x\n4:memory:/a\n0::/\n")  # version 1, as seen from inside a container: /a is not there
-    group("memory", {"memory.limit_in_bytes": "4000", "memory.usage_in_bytes": "1500"})
-    (groups / "memory.max").write_text("max")
-    assert free_in_groups(groups, own) == 2500
-    group("memory/a", {"memory.limit_in_bytes": str(2**63 - 4096), "memory.usage_in_bytes": "900"})
-    assert free_in_groups(groups, own) == 2500
-    assert free_in_groups(tmp_path / "absent", tmp_path / "absent") == math.inf
-
-
-def test_free_memory_heeds_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("customcrafter_core.training.memory.free_in_groups", lambda: 4096)
-    assert free_memory(torch.device("cpu")) == 4096
-
-
-def test_attention_is_counted_without_its_table_of_pairs() -> None:
-    q, k, v = (torch.empty(1, 2, 4096, 8, device="meta", requires_grad=True) for _ in range(3))
-    with LiveBytes([q, k, v]) as live, TrainingKernels(None, on_gpu=True):
-        nn.functional.scaled_dot_product_attention(q, k, v).sum().backward()
-    assert 3 * q.nbytes <= live.peak < 8 * q.nbytes < 2 * 4096 * 4096

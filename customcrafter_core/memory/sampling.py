@@ -1,0 +1,98 @@
+"""How much memory making a video takes, and how guidance runs so that it fits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..base_model.geometry import PROMPT_LENGTH
+from ..base_model.model import FRAMES_AT_ONCE, VideoCrafter2
+from ..base_model.video_layers import layers_as_on
+from ..diffusion.guidance import GuidanceBatch, GuidedUNet
+from ..subject.adapter import attached
+from ..subject.subject import Subject
+from .counting import DeviceKernels, LiveBytes, reserve_of, tensors_of, without_content
+from .free import gigabytes
+
+log = logging.getLogger(__name__)
+
+PLENTY = 256  # widest activations: a prediction takes 14 to 90 of them, and counting takes seconds at full size
+_PEAKS: dict[tuple[Any, ...], int] = {}
+
+
+def choose_guidance(
+    model: VideoCrafter2, shape: tuple[int, ...], subjects: Sequence[Subject], *, cfg: float, free: int
+) -> GuidanceBatch:
+    """Whether both predictions of guidance run together, by the memory that is free.
+
+    Args:
+        model: the base model, loaded.
+        shape: of the latent ``(b, c, t, h, w)``.
+        subjects: that are applied.
+        cfg: guidance scale.
+        free: bytes that the video may take.
+    """
+    b, _, t, h, w = shape
+    widest = 2 * b * t * h * w * model.geometry.unet.channels[0] * model.dtype.itemsize
+    if cfg == 1.0 or PLENTY * widest <= free or widest > free:  # not even one activation fits: torch will say so
+        return GuidanceBatch.AUTO
+    reserve = reserve_of(model.device)
+    together, each = (
+        round(reserve * prediction_memory(model, shape, subjects, guidance, cfg=cfg))
+        for guidance in (GuidanceBatch.TOGETHER, GuidanceBatch.ONE_BY_ONE)
+    )
+    if together <= free:
+        return GuidanceBatch.AUTO
+    log.warning(
+        f"Both predictions of guidance together would take {gigabytes(together)} GB, {gigabytes(free)} GB are free: "
+        f"they are made one by one, which takes {gigabytes(each)} GB."
+    )
+    return GuidanceBatch.ONE_BY_ONE
+
+
+def prediction_memory(
+    model: VideoCrafter2, shape: tuple[int, ...], subjects: Sequence[Subject], guidance: GuidanceBatch, *, cfg: float
+) -> int:
+    """Bytes at the peak of predicting the noise once, besides the weights; counted, nothing is allocated.
+
+    Args:
+        model: the base model, loaded.
+        shape: of the latent ``(b, c, t, h, w)``.
+        subjects: that are applied.
+        guidance: whether the two predictions of guidance are made together.
+        cfg: guidance scale; with 1 there is one prediction only.
+    """
+    together = guidance is not GuidanceBatch.ONE_BY_ONE and cfg != 1.0
+    changes = tuple((frozenset((n, pair.rank) for n, pair in s.factors.items()), len(s.adapters)) for s in subjects)
+    key = (model.geometry, model.dtype, model.device.type, shape, changes, together)
+    if key not in _PEAKS:
+        shadow = replace(model, unet=without_content(model.unet))
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(layers_as_on(model.device))
+            stack.enter_context(attached(shadow.unet, subjects)).set_strengths([1.0] * len(subjects))
+            live = stack.enter_context(LiveBytes(tensors_of(shadow.unet)))
+            stack.enter_context(DeviceKernels(None, on_gpu=False))
+            latent = torch.empty(shape, device="meta")
+            text = torch.empty(shape[0], PROMPT_LENGTH, model.geometry.text.width, device="meta")
+            GuidedUNet(shadow.unet, text, text, cfg=cfg, fps=model.defaults.fps, batch=guidance)(latent, 0)
+        _PEAKS[key] = live.peak
+    return _PEAKS[key]
+
+
+def decoding_memory(model: VideoCrafter2, shape: tuple[int, ...]) -> int:
+    """Bytes at the peak of decoding a latent ``(b, c, t, h, w)``, besides the weights and the video; counted."""
+    key = (model.geometry, model.vae.dtype, shape)
+    if key not in _PEAKS:
+        b, c, t, h, w = shape
+        with torch.no_grad():
+            vae = without_content(model.vae)
+            with LiveBytes(tensors_of(vae)) as live, DeviceKernels(None, on_gpu=False):
+                vae.decode(torch.empty(min(b * t, FRAMES_AT_ONCE), c, h, w, dtype=vae.dtype, device="meta"))
+        _PEAKS[key] = live.peak
+    return _PEAKS[key]
