@@ -14,7 +14,7 @@ from ..errors import InputError
 from .geometry import Defaults, Geometry, HiddenSizes
 
 SCALE_FACTOR = 0.18215  # VideoCrafter2's factor between the autoencoder's latents and the UNet's
-FRAMES_AT_ONCE = 4  # decoded together; memory grows with it, speed hardly
+POSITIONS_AT_ONCE = 2560  # of latents in the autoencoder: a frame of 512x320. More take more memory and no less time.
 
 
 @dataclass
@@ -77,6 +77,12 @@ class VideoCrafter2:
             ``(b, t, h, w, 3)``, float32, values 0 … 1, on the CPU.
         """
         frames = rearrange(latent / SCALE_FACTOR, "b c t h w -> (b t) c h w").to(self.vae.device, self.vae.dtype)
-        chunks = [self.vae.decode(chunk).sample.float().cpu() for chunk in frames.split(FRAMES_AT_ONCE)]
-        pixels = (torch.cat(chunks) / 2 + 0.5).clamp(0, 1)
+        chunks = frames.split(frames_at_once(*frames.shape[-2:]))
+        decoded = [self.vae.decode(chunk).sample.float().cpu() for chunk in chunks]
+        pixels = (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
         return rearrange(pixels, "(b t) c h w -> b t h w c", b=latent.shape[0])
+
+
+def frames_at_once(height: int, width: int) -> int:
+    """How many frames of ``height × width`` latent positions go through the autoencoder together."""
+    return max(POSITIONS_AT_ONCE // (height * width), 1)

@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import nn
 
 from . import winograd
+from .processor import processor_maker
 
 # A transformer block's widest result has 8 numbers for each of its inputs (the gated feed-forward). Slices are as long
 # as this many bytes of it allow: what a CPU's cache still helps with, and enough to keep a GPU busy.
@@ -27,8 +28,10 @@ WIDEST = 8
 SHORTEST_SLICE = 2048  # positions; with fewer, fetching the weights costs more than slicing saves
 _STANDS_FOR: dict[str, str] = {}  # type of a device -> the type it is treated as
 
-# What torch.compile calls for a linear layer on a CPU; with few rows or channels preparing it costs what it saves.
+# What torch.compile calls for a linear layer on a CPU; with few rows or channels preparing it costs what it saves. On
+# Intel's own processors MKL, which torch takes otherwise, is the faster of the two.
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+IS_INTEL = "Intel" in processor_maker()
 NARROWEST, FEWEST_ROWS = 96, 256
 
 
@@ -56,12 +59,12 @@ def use_video_layers(unet: UNet3DConditionModel) -> None:
 
 
 class WideLinear(nn.Linear):
-    """A linear layer that a CPU computes by oneDNN, as torch does convolutions; for linear ones it takes MKL otherwise."""
+    """A linear layer that a CPU computes by oneDNN where that is faster, as torch does convolutions."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(…, c)`` to ``(…, o)``."""
         is_wide = min(self.in_features, self.out_features) >= NARROWEST and x.shape[:-1].numel() >= FEWEST_ROWS
-        if ONEDNN is not None and is_wide and not x.is_meta and _is_plain(x, self.weight):
+        if ONEDNN is not None and not IS_INTEL and is_wide and not x.is_meta and _is_plain(x, self.weight):
             out: torch.Tensor = ONEDNN(x, self.weight, self.bias, "none", [], "")
             return out
         return super().forward(x)

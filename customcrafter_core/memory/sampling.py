@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..base_model.geometry import PROMPT_LENGTH
-from ..base_model.model import FRAMES_AT_ONCE, VideoCrafter2
+from ..base_model.model import VideoCrafter2, frames_at_once
 from ..base_model.video_layers import layers_as_on
 from ..diffusion.guidance import GuidanceBatch, GuidedUNet
 from ..subject.adapter import attached
@@ -93,6 +93,6 @@ def decoding_memory(model: VideoCrafter2, shape: tuple[int, ...]) -> int:
         with torch.no_grad():
             vae = without_content(model.vae)
             with LiveBytes(tensors_of(vae)) as live, DeviceKernels(None, on_gpu=False):
-                vae.decode(torch.empty(min(b * t, FRAMES_AT_ONCE), c, h, w, dtype=vae.dtype, device="meta"))
+                vae.decode(torch.empty(min(b * t, frames_at_once(h, w)), c, h, w, dtype=vae.dtype, device="meta"))
         _PEAKS[key] = live.peak
     return _PEAKS[key]

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from diffusers import AutoencoderKL
 from torch import nn
 
-from ...customcrafter_core.base_model.model import FRAMES_AT_ONCE, VideoCrafter2
+from ...customcrafter_core.base_model.model import VideoCrafter2, frames_at_once
 from .. import host
 from .layers import use_host_layers
 
@@ -28,22 +28,27 @@ DECODE_BYTES, ENCODE_BYTES = 2178 * 64, 1767  # per latent position and per pixe
 class FrameByFrame(nn.Module):
     """An image autoencoder with time folded into the batch."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, unit: int) -> None:
+        """Args:
+        vae: the autoencoder.
+        unit: pixels behind one latent position, along each side.
+        """
         super().__init__()
-        self.vae = vae
+        self.vae, self.unit = vae, unit
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Images or videos ``(b, 3, [t,] h, w)``, -1 … 1, to latents ``(b, c, [t,] h, w)``: the most likely ones."""
-        return _frame_by_frame(pixels, lambda frames: self.vae.encode(frames).latent_dist.mode())
+        return _some_at_once(pixels, self.unit, lambda frames: self.vae.encode(frames).latent_dist.mode())
 
     def decode(self, latent: torch.Tensor, **_: Any) -> torch.Tensor:
         """Latents ``(b, c, [t,] h, w)`` to images or videos ``(b, 3, [t,] h, w)``, -1 … 1."""
-        return _frame_by_frame(latent, lambda frames: self.vae.decode(frames).sample)
+        return _some_at_once(latent, 1, lambda frames: self.vae.decode(frames).sample)
 
 
-def _frame_by_frame(x: torch.Tensor, apply: Any) -> torch.Tensor:
+def _some_at_once(x: torch.Tensor, unit: int, apply: Any) -> torch.Tensor:
     folded = x.movedim(2, 1).flatten(0, 1) if x.ndim == 5 else x
-    result = torch.cat([apply(frames) for frames in folded.split(FRAMES_AT_ONCE)])
+    height, width = x.shape[-2] // unit, x.shape[-1] // unit
+    result = torch.cat([apply(frames) for frames in folded.split(frames_at_once(height, width))])
     return result.unflatten(0, (x.shape[0], x.shape[2])).movedim(1, 2) if x.ndim == 5 else result
 
 
@@ -56,7 +61,7 @@ def make_vae(base: VideoCrafter2, dtype: torch.dtype | None) -> comfy.sd.VAE:
     """
     stand_in = HostAutoencoder(**STAND_IN).state_dict()
     vae = comfy.sd.VAE(sd=stand_in, config={"params": STAND_IN}, dtype=dtype)
-    network = FrameByFrame(base.vae).to(vae.vae_dtype).eval()
+    network = FrameByFrame(base.vae, base.geometry.pixels_per_latent).to(vae.vae_dtype).eval()
     use_host_layers(network, host.layers_for(vae.vae_dtype, None))
     vae.first_stage_model = network
     vae.patcher = ModelPatcher(network, load_device=vae.device, offload_device=memory.vae_offload_device())
@@ -66,10 +71,12 @@ def make_vae(base: VideoCrafter2, dtype: torch.dtype | None) -> comfy.sd.VAE:
     vae.latent_dim, vae.latent_channels = 3, base.geometry.vae.latent_channels
     vae.upscale_ratio = vae.downscale_ratio = (lambda frames: frames, unit, unit)
     vae.upscale_index_formula = vae.downscale_index_formula = (1, unit, unit)
-    vae.memory_used_decode = lambda shape, kind: DECODE_BYTES * _positions(shape) * memory.dtype_size(kind)
-    vae.memory_used_encode = lambda shape, kind: ENCODE_BYTES * _positions(shape) * memory.dtype_size(kind)
+    vae.memory_used_decode = lambda shape, kind: DECODE_BYTES * _at_once(shape, 1) * memory.dtype_size(kind)
+    vae.memory_used_encode = lambda shape, kind: ENCODE_BYTES * _at_once(shape, unit) * memory.dtype_size(kind)
     return vae
 
 
-def _positions(shape: tuple[int, ...]) -> int:
-    return shape[-1] * shape[-2] * FRAMES_AT_ONCE
+def _at_once(shape: tuple[int, ...], unit: int) -> int:
+    """Positions, or pixels, that go through the autoencoder together."""
+    height, width = shape[-2:]
+    return height * width * frames_at_once(height // unit, width // unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from vectors import relative_l2
 
 from customcrafter_core.base_model import video_layers, winograd
 from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.processor import processor_maker
 from customcrafter_core.base_model.video_layers import FrameConvolution, WideLinear, layers_as_on
 
 WIDE, NARROW = winograd.NARROWEST, winograd.NARROWEST - 1
@@ -98,6 +100,7 @@ def test_wide_linear_layers(
     onednn = video_layers.ONEDNN
     assert onednn is not None, "this torch has no oneDNN"
     monkeypatch.setattr(video_layers, "ONEDNN", lambda *given: called.append(True) or onednn(*given))
+    monkeypatch.setattr(video_layers, "IS_INTEL", False)
     for bias in (True, False):
         layer = WideLinear(inputs, outputs, bias=bias)
         x = torch.randn(2 * inputs, rows)[::2].t()
@@ -109,6 +112,28 @@ def test_wide_linear_layers(
                 found = layer(given)
             assert bool(called) == expected
             assert found.shape == wanted.shape and relative_l2(found, wanted.detach()) < 1e-6
+    monkeypatch.setattr(video_layers, "IS_INTEL", True)
+    called.clear()
+    with torch.no_grad():
+        assert torch.equal(layer(x), F.linear(x, layer.weight)) and not called
+
+
+def test_whose_processor_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for maker in ("GenuineIntel", "AuthenticAMD"):
+        listed = tmp_path / maker
+        listed.write_text(
+            f"processor\t: 0\nvendor_id\t: {maker}\ncpu family\t: 6\n\nprocessor\t: 1\nvendor_id\t: {maker}\n"
+        )
+        assert processor_maker(listed) == maker
+    (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
+    assert processor_maker(tmp_path / "arm") == ""
+    for name, maker in (
+        ("Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", "GenuineIntel"),
+        ("arm", "arm"),
+        ("", ""),
+    ):
+        monkeypatch.setattr("platform.processor", lambda name=name: name)
+        assert processor_maker(tmp_path / "absent") == maker
 
 
 def test_which_layers(model: VideoCrafter2) -> None:
