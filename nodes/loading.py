@@ -11,15 +11,14 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from .. import customcrafter_core
 from ..customcrafter_core.base_model.geometry import Defaults
+from ..customcrafter_core.demo import demo_checkpoint, demo_subject
 from ..customcrafter_core.errors import InputError
 from . import host
 
-ASSETS = Path(customcrafter_core.__file__).parent / "demo" / "assets"
 BUILT_IN = {
-    "checkpoints": ("customcrafter_demo", ASSETS / "demo_base.safetensors"),
-    "loras": ("customcrafter_demo_subject", ASSETS / "demo_subject.safetensors"),
+    "checkpoints": ("customcrafter_demo", demo_checkpoint()),
+    "loras": ("customcrafter_demo_subject", demo_subject()),
 }
 """What comes with the pack, offered in the lists of the host's folders. Saved workflows hold these names."""
 DTYPES = ["default", "float32", "float16", "bfloat16"]

@@ -17,7 +17,6 @@ from .strength_inputs import LARGEST, STEP
 
 SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
 SUFFIX = ".safetensors"
-VIDEOCRAFTER2 = "320-640-1280-1280-1024"  # widths in its fingerprint: the UNet's levels and the text
 
 
 def subject_names() -> list[str]:
@@ -27,12 +26,14 @@ def subject_names() -> list[str]:
 
 def summary_of(subject: Any) -> str:
     """What a subject is, in a few readable lines."""
+    from ..customcrafter_core.subject.base_name import base_name
+
     strength: TwoPhase = subject.recommended
     return "\n".join(
         [
             f"In prompts: {subject.trigger}",
             f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}",
-            f"Base model: {base_name(subject)}",
+            f"Base model: {base_name(subject.base)}",
             f"{kind_of(subject)}, trained for {subject.steps} steps",
         ]
     )
@@ -45,24 +46,6 @@ def kind_of(subject: Any) -> str:
     if not subject.factors:
         return "The token alone"
     return f"LoRA of rank {subject.rank} on {len(subject.factors)} layers"
-
-
-def base_name(subject: Any) -> str:
-    """The base model a subject was learned on, as far as its fingerprint tells, and the fingerprint in short.
-
-    VideoCrafter2 is named by its size: a fine-tune of it has the same, but other numbers.
-    """
-    from ..customcrafter_core.base_model.fingerprint import same_base, short, widths
-    from ..customcrafter_core.subject.file import load_subject
-
-    if not subject.base:
-        return "not recorded"
-    demo = load_subject(BUILT_IN["loras"][1]).base
-    if same_base(subject.base, demo):
-        name = "the demo model"
-    else:
-        name = "VideoCrafter2 or one of its size" if widths(subject.base) == VIDEOCRAFTER2 else "another model"
-    return f"{name} ({short(subject.base)})"
 
 
 class LoadSubject(io.ComfyNode):

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from customcrafter_core.cli.demo import write_demo_sheet
-from customcrafter_core.demo.export import DEMO_BASE
+from customcrafter_core.demo import demo_subject
 from customcrafter_core.demo.run import DYNAMIC, demo_photos, load_demo_base, make_demo_videos
 from customcrafter_core.generation import VideoSettings
 from customcrafter_core.output.pixels import to_bytes
@@ -27,7 +27,7 @@ PAPER, INK, FAINT, ACCENT = "#1b1d22", "#f4f4f6", "#a0a3ad", "#f0841e"
 
 def main() -> None:
     """Make the videos and draw all three."""
-    videos = make_demo_videos(load_demo_base(), load_subject(DEMO_BASE.with_name("demo_subject.safetensors")))
+    videos = make_demo_videos(load_demo_base(), load_subject(demo_subject()))
     pictures = [photo.image for photo in demo_photos()]
     write_demo_sheet(DOCS / "demo.png", pictures, videos)
     _, constant, dynamic = videos

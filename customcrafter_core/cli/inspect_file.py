@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _base_facts(file: TensorFile) -> Facts:
     from ..base_model.checking import check_checkpoint
+    from ..subject.base_name import base_name
 
     with Progress(f"Reading {file.path.name}", brief=True) as bar:
         facts = check_checkpoint(file, bar.show)
@@ -97,11 +97,12 @@ def _base_facts(file: TensorFile) -> Facts:
     )
     made = facts.defaults
     yield "made for", f"{made.width}x{made.height} pixels, {made.frames} frames, {made.fps} frames per second"
-    yield "fingerprint", _fingerprint(facts.fingerprint)
+    yield "base model", base_name(facts.fingerprint)
     yield "usable", f"yes; all {facts.tensors:,} tensors were read, everything fits and is finite"
 
 
 def _subject_facts(path: Path, base: str | None) -> Facts:
+    from ..subject.base_name import base_name
     from ..subject.file import load_subject
 
     subject = load_subject(path)
@@ -112,7 +113,7 @@ def _subject_facts(path: Path, base: str | None) -> Facts:
     yield "token", f"{subject.placeholder}, {len(subject.embedding)} x {subject.embedding.shape[1]}"
     yield "LoRA", _lora(subject.factors)
     yield "trained", f"{subject.steps:,} steps"
-    yield "base model", _fingerprint(subject.base) if subject.base else "not recorded"
+    yield "base model", base_name(subject.base)
     yield "recommended", f"lambda_s {weights.lambda_s}, lambda_l {weights.lambda_l}, K {weights.k}"
     yield "training", ", ".join(f"{name} {value}" for name, value in subject.training.items()) or "not recorded"
     yield "usable", f"yes; {_fits(subject, base)}everything was read and is finite"
@@ -182,15 +183,6 @@ def _lora(factors: Mapping[str, LoRAFactors]) -> str:
     return (
         f"rank {max((pair.rank for pair in factors.values()), default=0)} on {len(factors)} layers, {count:,} numbers"
     )
-
-
-def _fingerprint(text: str) -> str:
-    """A fingerprint as a person compares it: widths and the first numbers."""
-    try:
-        content = json.loads(text)
-        return f"{content['widths']} / {' '.join(str(number) for number in content['numbers'][:4])}"
-    except (ValueError, KeyError, TypeError):
-        return text
 
 
 def _dashed(numbers: tuple[int, ...]) -> str:

@@ -27,6 +27,8 @@ from customcrafter_core.base_model.writing import original_state_dict
 from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
 from customcrafter_core.cli.options import device_of
+from customcrafter_core.demo import demo_checkpoint, demo_subject
+from customcrafter_core.subject.base_name import base_name
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.training.config import PRESETS
 from customcrafter_core.training.trainer import TrainStep
@@ -205,7 +207,12 @@ def test_train_takes_prior_images_and_a_preset(
 
 def test_inspect_tells_what_files_hold(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
-        ([files.base], ["VideoCrafter2 base model", "float32", "64x48", "14,367,140"]),
+        (
+            [files.base],
+            ["VideoCrafter2 base model", "float32", "64x48", "14,367,140", "another model (32-64-128-128-48 /"],
+        ),
+        ([str(demo_checkpoint())], ["VideoCrafter2 base model", "the demo model (32-64-64 /"]),
+        ([str(demo_subject())], ["learned subject", "the demo model (32-64-64 /"]),
         ([files.subject], ["<new1> teddy bear", "rank 2 on 96 layers", "lambda_s 0.4", "2 steps", "lr 3e-05"]),
         ([files.subject, "--base", files.base], ["it fits reference.safetensors"]),
         ([files.lora, "--base", files.base], ["LoRA of another program", "rank 4 on 96 layers"]),
@@ -215,6 +222,20 @@ def test_inspect_tells_what_files_hold(files: Files, capsys: pytest.CaptureFixtu
         out, err = capsys.readouterr()
         assert err == ""
         assert all(word in out for word in words), out
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "name"),
+    [
+        ("", "not recorded"),
+        ('{"widths": "320-640-1280-1280-1024", "numbers": [1, 2.22, 3, 4, 5, 6, 7, 8]}',
+         "VideoCrafter2 or one of its size (320-640-1280-1280-1024 / 1.0 2.2 3.0 4.0)"),
+        ('{"widths": "32-64-64", "numbers": [9]}', "another model (32-64-64 / 9.0)"),
+        ("nonsense", "another model (nonsense)"),
+    ],
+)  # fmt: skip
+def test_a_base_model_has_a_name(fingerprint: str, name: str) -> None:
+    assert base_name(fingerprint) == name
 
 
 def test_inspect_refuses_what_this_pack_cannot_use(

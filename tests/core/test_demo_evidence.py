@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import demo_page, demo_statistics, demo_world
 from benchmarks.demo_sampling import sample_ways
-from customcrafter_core.demo import demo_checkpoint, world
+from customcrafter_core.demo import demo_subject, world
 from customcrafter_core.demo.run import load_demo_base
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
@@ -18,7 +18,7 @@ from customcrafter_core.subject.file import load_subject
 
 
 def test_videos_made_together_are_those_made_alone() -> None:
-    model, subject = load_demo_base(), load_subject(demo_checkpoint().with_name("demo_subject.safetensors"))
+    model, subject = load_demo_base(), load_subject(demo_subject())
     ways = [Constant(0.8), TwoPhase(k=2)]
     prompts = [f"a {subject.trigger} moving {motion} on a white background" for motion in ("left", "up")]
     together = sample_ways(model, prompts, subject, ways, seed=7, steps=4, dtype=torch.float32)

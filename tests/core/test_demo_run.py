@@ -15,7 +15,7 @@ import torch
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.main import main
-from customcrafter_core.demo import demo_checkpoint, measures, run, world
+from customcrafter_core.demo import demo_checkpoint, demo_subject, measures, run, world
 from customcrafter_core.diffusion.strength import Constant
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
@@ -47,7 +47,7 @@ def test_shipped_files_are_usable_and_small(path: Path, capsys: pytest.CaptureFi
 
 
 def test_shipped_subject_fits_the_shipped_base(base: VideoCrafter2) -> None:
-    subject = load_subject(ASSETS / "demo_subject.safetensors")
+    subject = load_subject(demo_subject())
     check_fits(subject, base)
     assert subject.recommended == run.DYNAMIC
     assert subject.trigger == f"<new1> {world.CLASS_WORD}"

@@ -14,6 +14,7 @@ from customcrafter_core.demo import (
     clips,
     codec,
     demo_checkpoint,
+    demo_subject,
     gate,
     measures,
     sampling,
@@ -292,4 +293,4 @@ def test_a_checkpoint_can_be_trained_on(tmp_path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in shipped.unet.state_dict().items())
     assert any(not torch.equal(value, before[key]) for key, value in trained.state_dict().items())
     with pytest.raises(InputError):
-        train_base.train_base(tmp_path / "other", start=str(demo_checkpoint().with_name("demo_subject.safetensors")))
+        train_base.train_base(tmp_path / "other", start=str(demo_subject()))
