@@ -39,7 +39,9 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; more than one hurts a small model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--folder", type=Path, help="where large files may lie for a while")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="where RESULTS.md is written")
+    parser.add_argument(
+        "--results", type=Path, help="where RESULTS.md is written (default: here; with --quick nowhere)"
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
@@ -59,7 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.sections or SECTIONS:
         section = SECTIONS[name](setup)
         print(table(section), flush=True)
-        record(section, _command(name, options), device, options.results)
+        folder = options.results or (None if options.quick else FOLDER)
+        if folder is not None and not record(section, _command(name, options), device, folder):
+            print(f"The figures of {name} from an earlier run are kept: they are complete.")
 
 
 def _command(section: str, options: argparse.Namespace) -> str:
@@ -70,7 +74,7 @@ def _command(section: str, options: argparse.Namespace) -> str:
         + ["--quick"] * options.quick
         + ["--videocrafter PATH"] * (options.videocrafter is not None)
     )
-    parts += [f"--threads {options.threads}"] * (options.threads != 1)
+    parts += [f"--threads {options.threads}"] * (options.threads != 1) + [f"--device {options.device}"]
     return " ".join(parts)
 
 

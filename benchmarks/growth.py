@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch.utils.flop_counter import FlopCounterMode
 
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.base_model.networks import build_unet
 from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 
-from .results import FOLDER, Row, Section
+from .results import Row, Section
 from .sampling import random_subject
 from .setup import Setup, model_for, random_unet
 from .timing import peak_bytes, time_in_turns
-from .unet import inputs_for, ours_with
+from .unet import counted_operations, inputs_for, ours_with
 
 FRAMES = (8, 16, 32, 64)
 AREAS = ((8, 16), (16, 16), (16, 32), (32, 32))  # of the latent, small; twice as many positions each time
@@ -28,8 +25,6 @@ FULL_AREAS = ((16, 32), (32, 32), (32, 64), (64, 64))
 RANKS = (1, 4, 16, 64)
 SUBJECTS = (1, 2, 4, 8)
 STEPS = (5, 10, 20, 40)
-PAIRS = "aten.bmm"
-"""The products of all pairs of positions, as attention makes them on a device without content."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Line:
         return math.log(self.seconds[-1] / self.seconds[-2]) / math.log(self.values[-1] / self.values[-2])
 
 
-def measure(setup: Setup, picture: Path = FOLDER / "growth.png") -> Section:
+def measure(setup: Setup) -> Section:
     """One forward pass for frames and size; whole runs of the demo model for what concerns subjects and steps."""
     unet = random_unet(setup)
     many = 2 if setup.scale == "quick" else None
@@ -62,8 +57,7 @@ def measure(setup: Setup, picture: Path = FOLDER / "growth.png") -> Section:
         ]
     del unet
     lines += _runs(model_for(replace(setup, scale="small")), setup)
-    draw(lines).save(picture)
-    rows = [Row(f"{line.name}: {value}", f"{s:.2f} s, {p / 1e6:.0f} MB") for line in lines
+    rows = [Row(f"{line.name}: {value}", f"{s:.2f} s, {p / 1e6:.3g} MB") for line in lines
             for value, s, p in zip(line.values, line.seconds, line.peaks, strict=True)]  # fmt: skip
     powers = "; ".join(f"{line.name} {line.power:.2f}" for line in lines)
     how = (
@@ -75,7 +69,7 @@ def measure(setup: Setup, picture: Path = FOLDER / "growth.png") -> Section:
         f"Exponents of the last step (1 is linear): {powers}. What grows faster than the video, by its operations in the "
         f"last step and their share of the pass: with frames {steeper[0]}; with positions {steeper[1]}."
     )
-    return Section("growth", "Growth", how, rows, [note])
+    return Section("growth", "Growth", how, rows, [note], {"growth.png": draw(lines)})
 
 
 def steepest_terms(setups: Sequence[Setup]) -> str:
@@ -88,24 +82,6 @@ def steepest_terms(setups: Sequence[Setup]) -> str:
         if power > 1.01:
             found.append(f"{kind} (exponent {power:.2f}, {100 * after[kind] / after['all']:.1f} % of the operations)")
     return ", ".join(found) or "nothing"
-
-
-def counted_operations(setup: Setup) -> dict[str, float]:
-    """Operations of a forward pass: all, and those of pairs of positions, in frames and along time."""
-    with torch.device("meta"):
-        unet = build_unet(setup.geometry).eval()
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        ours_with(unet, inputs_for(replace(setup, device=torch.device("meta"))))()
-    counts = {"all": float(counter.get_total_flops()), "attention in frames": 0.0, "attention along time": 0.0}
-    for name, operations in counter.get_flop_counts().items():
-        if name.endswith((".attn1", ".attn2")):
-            along_time = (
-                "temp_attentions" in name or "transformer_in" in name
-            )  # whose second attention is to itself too
-            if along_time or name.endswith(".attn1"):
-                kind = "attention along time" if along_time else "attention in frames"
-                counts[kind] += sum(number for kernel, number in operations.items() if str(kernel) == PAIRS)
-    return counts
 
 
 @dataclass(frozen=True)
@@ -125,9 +101,15 @@ def _runs(model: VideoCrafter2, setup: Setup) -> list[Line]:
 
     def run(subjects: int, rank: int, steps: int) -> Callable[[], object]:
         tokens = [f"<new{i + 1}>" for i in range(subjects)]
-        applied = [AppliedSubject(random_subject(model, rank, token), TwoPhase()) for token in tokens]
+        applied: list[AppliedSubject] = []
         settings = VideoSettings(f"a {' '.join(tokens)} cup", steps=steps)
-        return lambda: generate(model, settings, applied)
+
+        def once() -> None:
+            if not applied:  # in the first run, so that the subjects count as memory that it takes
+                applied.extend(AppliedSubject(random_subject(model, rank, token), TwoPhase()) for token in tokens)
+            generate(model, settings, applied)
+
+        return once
 
     return [
         _line("rank", ranks, [run(1, rank, few) for rank in ranks], setup),
@@ -138,8 +120,8 @@ def _runs(model: VideoCrafter2, setup: Setup) -> list[Line]:
 
 def _line(name: str, values: Sequence[int], ways: Sequence[Callable[[], object]], setup: Setup) -> Line:
     named = {str(value): way for value, way in zip(values, ways, strict=True)}
-    timings = time_in_turns(named, setup.rounds, setup.device)
     peaks = [peak_bytes(way, setup.device) for way in ways]
+    timings = time_in_turns(named, setup.rounds, setup.device)
     return Line(name, values, [timings.median(one) for one in named], peaks)
 
 

@@ -14,8 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from .full_size import write_full_size
-from .results import Row, Section, at_most
+from .memory import BEGIN_ANEW
+from .results import Row, Section, at_most, missing
 from .setup import Setup
 
 CHUNK = 2**24
@@ -33,7 +36,7 @@ load_videocrafter2(demo_checkpoint())  # everything that is imported on the way
 before = memory("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 started = time.perf_counter()
-model = load_videocrafter2(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
+model = load_videocrafter2(sys.argv[1], dtype=getattr(torch, sys.argv[2]), device=sys.argv[3])
 seconds = time.perf_counter() - started
 networks = (model.unet, model.text_encoder, model.vae)
 weights = sum(tensor.nbytes for network in networks for tensor in network.state_dict().values())
@@ -45,32 +48,37 @@ def measure(setup: Setup) -> Section:
     """Reading and loading in turns, for both kinds of file and all types."""
     how = "A full-size file (7.4 GB float32) loaded by a new process over reading it once; both from the disk."
     if not setup.full:
-        return Section("loading", "Loading", how, [Row("all", "**not measured**: needs --full and 7.4 GB of disk")])
+        return Section("loading", "Loading", how, [missing("all", "needs --full and 7.4 GB of disk")])
+    if not BEGIN_ANEW.exists():
+        return Section("loading", "Loading", how, [missing("all", "needs Linux")])
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=setup.folder) as folder:
         for suffix in (".ckpt", ".safetensors"):
             path = write_full_size(Path(folder) / f"model{suffix}")
             for dtype in ("float16", "bfloat16", "float32"):
-                rows += _rows(path, dtype, setup.rounds)
+                rows += _rows(path, dtype, setup)
             path.unlink()
     return Section("loading", "Loading", how, rows)
 
 
-def _rows(path: Path, dtype: str, rounds: int) -> list[Row]:
-    pairs = [(read_once(path), *load(path, dtype)) for _ in range(rounds)]
+def _rows(path: Path, dtype: str, setup: Setup) -> list[Row]:
+    pairs = [(read_once(path), *load(path, dtype, setup.device)) for _ in range(setup.rounds)]
     reading, loading, peak, weights = (statistics.median(values) for values in zip(*pairs, strict=True))
-    ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
-    what = f"{path.suffix} to {dtype}"
-    return [
-        at_most(f"{what}: load / read once", ratio, MOST_TIME, f"{ratio:.2f} ({loading:.1f} s / {reading:.1f} s)"),
-        at_most(f"{what}: peak / weights", peak / weights, MOST_MEMORY, f"{peak / weights:.2f}"),
-    ]
+    ratios = [pair[1] / pair[0] for pair in pairs]
+    ratio, what = statistics.median(ratios), f"{path.suffix} to {dtype}"
+    shown = f"{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}; {loading:.1f} s / {reading:.1f} s)"
+    rows = [at_most(f"{what}: load / read once", ratio, MOST_TIME, shown)]
+    if setup.device.type == "cpu":  # elsewhere the weights are not in the memory of the process
+        rows.append(at_most(f"{what}: peak / weights", peak / weights, MOST_MEMORY, f"{peak / weights:.2f}"))
+    return rows
 
 
-def load(path: Path, dtype: str) -> tuple[float, float, float]:
+def load(path: Path, dtype: str, device: torch.device) -> tuple[float, float, float]:
     """Seconds, bytes at the peak and bytes of the weights, of one load by a new process."""
     drop_from_cache(path)
-    done = subprocess.run([sys.executable, "-c", LOAD, str(path), dtype], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(path), dtype, str(device)], capture_output=True, text=True, check=True
+    )
     seconds, peak, weights = map(float, done.stdout.split()[-3:])
     return seconds, peak, weights
 

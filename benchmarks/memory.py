@@ -10,12 +10,15 @@ from pathlib import Path
 
 import torch
 
+BEGIN_ANEW = Path("/proc/self/clear_refs")  # 5 written into it lets Linux count a process's peak anew
+
 
 @dataclass
 class Peak:
     """Bytes at the peak above those in use before; known when the work is done."""
 
-    added: int = 0
+    added: int | None = 0
+    """None: this system does not tell."""
 
 
 @contextmanager
@@ -28,8 +31,11 @@ def peak_of(device: torch.device) -> Iterator[Peak]:
         torch.cuda.reset_peak_memory_stats(device)
         yield peak
         peak.added = torch.cuda.max_memory_allocated(device) - before
+    elif not BEGIN_ANEW.exists():
+        yield peak
+        peak.added = None
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        BEGIN_ANEW.write_text("5")
         before = _status("VmRSS")
         yield peak
         peak.added = _status("VmHWM") - before

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from PIL import Image
 
 FOLDER = Path(__file__).parent
 TRIED = FOLDER / "tried.md"
+NOT_MEASURED = "**not measured**"
+LIBRARIES = ("torch", "diffusers", "transformers")
+ASK = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {LIBRARIES}))"
 INTRODUCTION = """# Measured
 
 Made by `python -m benchmarks`; do not edit. Where two things are compared, the figure is a ratio within one run: they take
 turns, and the median over the rounds is shown, with the smallest and the largest round in brackets. On a CPU "time" is processor
-time on one thread, which other programs on the machine change least. Sections are measured one by one and say where.
+time on one thread, which other programs on the machine change least; loading is timed by the clock on the wall. Sections are
+measured one by one and say where.
 """
 
 
@@ -45,6 +52,15 @@ class Section:
     """What was compared and how."""
     rows: Sequence[Row]
     notes: Sequence[str] = field(default_factory=tuple)
+    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    """File names, as ``how`` and notes show them."""
+    python: str = sys.executable
+    """The interpreter that did the work."""
+
+
+def missing(what: str, why: str) -> Row:
+    """A figure that could not be measured here."""
+    return Row(what, f"{NOT_MEASURED}: {why}")
 
 
 def at_most(what: str, value: float, limit: float, shown: str = "") -> Row:
@@ -57,12 +73,21 @@ def at_least(what: str, value: float, limit: float, shown: str = "") -> Row:
     return Row(what, shown or f"{value:.3f}", f"at least {limit:g}", value >= limit)
 
 
-def machine(device: torch.device) -> str:
-    """What is measured on, and the versions that count, in a line."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+def machine(device: torch.device, python: str = sys.executable) -> str:
+    """What is measured on, and the versions that count, in a line.
+
+    Args:
+        device: that did the work.
+        python: the interpreter that did it, whose libraries are named.
+    """
+    gpu = "no GPU"
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / 1e9
+        gpu = f"{torch.cuda.get_device_name(device)} ({memory:.0f} GB, CUDA {torch.version.cuda})"
+    versions = subprocess.run([python, "-c", ASK], capture_output=True, text=True, check=True).stdout.strip()
     threads = f"{os.cpu_count()} cores of which {torch.get_num_threads()} used"
-    return f"{_processor()}, {threads}, {gpu}; Python {platform.python_version()}, {versions}"
+    memory = psutil.virtual_memory().total / 1e9
+    return f"{_processor()}, {threads}, {memory:.0f} GB, {gpu}; Python {platform.python_version()}, {versions}"
 
 
 def _processor() -> str:
@@ -73,15 +98,31 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def record(section: Section, command: str, device: torch.device, folder: Path = FOLDER) -> None:
-    """Put a section in the place of its earlier one and write ``RESULTS.md`` again."""
+def record(section: Section, command: str, device: torch.device, folder: Path = FOLDER) -> bool:
+    """Put a section in the place of its earlier one and write ``RESULTS.md`` again.
+
+    Returns:
+        Whether it was; one that could not be measured in full leaves an earlier one that was in its place.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    rows = [asdict(row) for row in section.rows]
+    if section.name in kept and _lacks_some(rows) and not _lacks_some(kept[section.name]["rows"]):
+        return False
+    content = {name: getattr(section, name) for name in ("name", "title", "how", "notes")}
     today = datetime.now(timezone.utc).date().isoformat()
-    kept[section.name] = {**asdict(section), "command": command, "machine": machine(device), "date": today}
+    made = {"command": command, "machine": machine(device, section.python), "date": today}
+    kept[section.name] = {**content, "rows": rows, **made}
+    for name, picture in section.pictures.items():
+        picture.save(folder / name)
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     (folder / "RESULTS.md").write_text(page(kept))
+    return True
+
+
+def _lacks_some(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row["measured"].startswith(NOT_MEASURED) for row in rows)
 
 
 def page(kept: dict[str, Any]) -> str:

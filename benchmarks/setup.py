@@ -48,6 +48,16 @@ class Setup:
         return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
     @property
+    def dtype_name(self) -> str:
+        """As people write it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def on_h200(self) -> bool:
+        """Whether on the GPU that absolute times are promised for."""
+        return self.device.type == "cuda" and "H200" in torch.cuda.get_device_name(self.device)
+
+    @property
     def full(self) -> bool:
         """Whether at VideoCrafter2's size."""
         return self.scale == "full"
@@ -66,7 +76,7 @@ class Setup:
     def size(self) -> str:
         """In words."""
         t, h, w = self.latent
-        return f"{NAMES[self.scale]}, latent {t}x{h}x{w}, {str(self.dtype).removeprefix('torch.')}"
+        return f"{NAMES[self.scale]}, latent {t}x{h}x{w}, {self.dtype_name}"
 
     def steps(self, count: int) -> int:
         """How many steps to sample: as many, or two if only to see whether it runs."""

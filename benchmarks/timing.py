@@ -43,9 +43,14 @@ def time_in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, device:
 def seconds_of(way: Callable[[], object], device: torch.device) -> float:
     """Seconds that something takes.
 
-    On a GPU by the clock on the wall, work still queued included. On a CPU the processor time of this process, which
-    other programs on the machine change far less; with one thread it is the time on the wall of an idle machine.
+    On a GPU by the clock on the wall, work still queued included, and with several threads, too. On a CPU with one thread
+    the processor time of this process, which is the time on the wall of an idle machine, and which other programs on it
+    change far less.
     """
+    if device.type != "cuda" and torch.get_num_threads() > 1:
+        started = time.perf_counter()
+        way()
+        return time.perf_counter() - started
     if device.type != "cuda":
         started = time.process_time()
         way()

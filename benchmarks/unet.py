@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from diffusers import UNet3DConditionModel
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from customcrafter_core.base_model import video_layers
 from customcrafter_core.base_model.geometry import UNetGeometry
@@ -26,12 +27,15 @@ from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
 from customcrafter_core.base_model.networks import build_unet
 from customcrafter_core.memory.counting import DeviceKernels, LiveBytes
 
-from .results import Row, Section, at_least, at_most
+from .results import Row, Section, at_least, at_most, missing
 from .setup import Setup, random_unet
 from .timing import peak_bytes, time_in_turns
 
 LEAST_FASTER, MOST_MEMORY, SAME = 1.5, 0.333, 1e-5
 TOKENS, FPS = 77, 28
+FULL = "16x40x64"
+PAIRS = "aten.bmm"
+"""The products of all pairs of positions, as attention makes them on a device without content."""
 UNUSED = ("cv2",)  # imported by the original's helpers, used by nothing that is measured
 
 
@@ -44,12 +48,15 @@ def measure(setup: Setup) -> Section:
         ours = ours_with(unet, inputs)
         if setup.videocrafter is None:
             took, peak = time_in_turns({"ours": ours}, setup.rounds, setup.device), peak_bytes(ours, setup.device)
-            missing = "**not measured**: no checkout of the original given (--videocrafter PATH)"
-            rows = [Row("original / ours, time", missing), Row("ours / original, activations", missing)]
+            why = "no checkout of the original given (--videocrafter PATH)"
+            rows = [missing(what, why) for what in ("original / ours, time", "ours / original, activations")]
             return Section("unet", "UNet", how, [*rows, Row("ours", f"{took.median('ours'):.2f} s, {_mb(peak)}")])
         with original(setup.videocrafter, unet, setup.geometry) as theirs:
             x, timestep, text, fps = inputs
-            ways = {"ours": ours, "original": lambda: theirs(x, timestep, context=text, fps=fps)}
+            ways = {
+                "ours": ours,
+                "original": lambda: _in_type_of(x, lambda: theirs(x, timestep, context=text, fps=fps)),
+            }
             distance = _distance(ours(), ways["original"]())
             timings = time_in_turns(ways, setup.rounds, setup.device)
             peaks = {name: peak_bytes(way, setup.device) for name, way in ways.items()}
@@ -62,7 +69,10 @@ def measure(setup: Setup) -> Section:
     rows = [
         _only_full(setup, at_least("original / ours, time", faster, LEAST_FASTER, timings.both("original", "ours"))),
         _only_full(setup, at_most("ours / original, activations", share, MOST_MEMORY)),
-        at_most("the same at full size, 16x40x64 (counted)", full_share, MOST_MEMORY, f"{full_share:.3f} ({both})"),
+        _for_cpu(
+            setup,
+            at_most(f"the same at full size, {FULL} (counted)", full_share, MOST_MEMORY, f"{full_share:.3f} ({both})"),
+        ),
         Row("relative distance of the results", f"{distance:.1e}", *_same(setup, distance)),
     ]
     return Section("unet", "UNet", how, rows, [f"Medians: {shown}."])
@@ -88,9 +98,33 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
     return {"ours": ours.peak, "original": theirs.peak}
 
 
+def counted_operations(setup: Setup) -> dict[str, float]:
+    """Operations of a forward pass: all, and those of pairs of positions, in frames and along time."""
+    with torch.device("meta"):
+        unet = build_unet(setup.geometry).eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        ours_with(unet, inputs_for(replace(setup, device=torch.device("meta"))))()
+    counts = {"all": float(counter.get_total_flops()), "attention in frames": 0.0, "attention along time": 0.0}
+    for name, operations in counter.get_flop_counts().items():
+        if name.endswith((".attn1", ".attn2")):
+            along_time = (
+                "temp_attentions" in name or "transformer_in" in name
+            )  # whose second attention is to itself too
+            if along_time or name.endswith(".attn1"):
+                kind = "attention along time" if along_time else "attention in frames"
+                counts[kind] += sum(number for kernel, number in operations.items() if str(kernel) == PAIRS)
+    return counts
+
+
 def _only_full(setup: Setup, row: Row) -> Row:
-    """The row; below full size its target does not count, for what it is about grows with the video."""
-    return row if setup.full else replace(row, target=f"at full size {row.target}", met=None)
+    """The row; its target is for a CPU, and below full size it does not count: what it is about grows with the video."""
+    row = _for_cpu(setup, row)
+    return row if setup.full or not row.target else replace(row, target=f"at full size {row.target}", met=None)
+
+
+def _for_cpu(setup: Setup, row: Row) -> Row:
+    """The row, with its target on a CPU only."""
+    return row if setup.device.type == "cpu" else replace(row, target="", met=None)
 
 
 def _same(setup: Setup, distance: float) -> tuple[str, bool | None]:
@@ -143,6 +177,12 @@ def original(checkout: Path, unet: UNet3DConditionModel, geometry: UNetGeometry)
         sys.path.remove(str(checkout.resolve()))
         for name in [name for name in sys.modules if name.split(".")[0] in ("lvdm", *standing_in)]:
             del sys.modules[name]
+
+
+def _in_type_of(x: torch.Tensor, run: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """In half precision the original needs autocast: it makes some of its inputs in float32 whatever the weights are."""
+    with torch.autocast(x.device.type, x.dtype, enabled=x.dtype != torch.float32):
+        return run()
 
 
 def _distance(result: torch.Tensor, expected: torch.Tensor) -> float:

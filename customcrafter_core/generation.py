@@ -123,9 +123,6 @@ def generate(
     """
     run = prepare(model, settings, subjects, any_base=any_base)
     schedules = [strengths_of(applied.schedule, len(run.timesteps)) for applied in subjects]
-    remarks = list(filter(None, (remark_on(applied.schedule, len(run.timesteps)) for applied in subjects)))
-    for remark in remarks:
-        log.warning(remark)
     applied_strengths: list[tuple[float, ...]] = []
 
     with attached(model.unet, run.subjects) as attachment:
@@ -149,7 +146,9 @@ def generate(
             exact_tail=run.settings.exact_tail,
             on_step=report,
         )
-    return Generation(latent, run.settings, run.timesteps, applied_strengths, run.warnings + remarks)
+    return Generation(
+        latent, run.settings, run.timesteps, applied_strengths, run.warnings + remarks(settings, subjects)
+    )
 
 
 @dataclass(frozen=True)
@@ -188,6 +187,13 @@ def prepare(
         guidance = choose_guidance(model, shape, learned, cfg=settings.cfg, free=free_memory(model.device))
     unet = GuidedUNet(model.unet, cond, uncond, cfg=settings.cfg, fps=settings.fps, batch=guidance)
     return PreparedRun(settings, learned, timesteps, unet, SeededNoise(shape, settings.seed, model.device), warnings)
+
+
+def remarks(settings: VideoSettings, subjects: Sequence[AppliedSubject]) -> list[str]:
+    """What a person may not expect of the strengths asked for, in a sentence each."""
+    steps, several = len(NoiseSchedule.videocrafter2().ddim_timesteps(settings.steps)), len(subjects) > 1
+    found = [(applied.subject.placeholder, remark_on(applied.schedule, steps)) for applied in subjects]
+    return [f"{token}: {remark}" if several else remark for token, remark in found if remark]
 
 
 def check_settings(settings: VideoSettings, subjects: Sequence[AppliedSubject] = ()) -> None:

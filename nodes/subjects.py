@@ -26,7 +26,7 @@ def subject_names() -> list[str]:
 
 def summary_of(subject: Any) -> str:
     """What a subject is, in a few readable lines."""
-    from ..customcrafter_core.subject.base_name import base_name
+    from ..customcrafter_core.demo.base_name import base_name
 
     strength: TwoPhase = subject.recommended
     return "\n".join(

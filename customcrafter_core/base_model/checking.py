@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 
 from .conversion import parts_of
-from .fingerprint import SAMPLED, fingerprint
-from .geometry import UNET_PREFIX, Defaults, Geometry, HiddenSizes, defaults_of, hidden_sizes_of
-from .loading import counted, plan, read_weights
+from .geometry import Defaults, Geometry, HiddenSizes, defaults_of, hidden_sizes_of
+from .loading import counted, plan, read_weights, stored_fingerprint
 from .tensor_file import TensorFile
 
 
@@ -40,12 +40,7 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
         InputError: not a VideoCrafter2 checkpoint, a weight that does not fit, NaN or infinity.
     """
     networks, geometry, sources = plan(file)
-    check_tensors(file, on_tensor)
-    for name in SAMPLED:
-        source, old = sources[UNET_PREFIX + name], networks.unet.get_parameter(name)
-        owner, _, leaf = name.rpartition(".")
-        value = torch.nn.Parameter(source.take(file.map(source.name), tuple(old.shape)), requires_grad=False)
-        setattr(networks.unet.get_submodule(owner), leaf, value)
+    check_numbers(file, on_tensor)
     counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in parts_of(networks, geometry)]
     return CheckpointFacts(
         geometry=geometry,
@@ -54,11 +49,11 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
         parameters=(counts[0], counts[1], counts[2]),
         dtypes=tuple(sorted({file.tensors[source.name].dtype for source in sources.values()}, key=str)),
         tensors=len(file.tensors),
-        fingerprint=fingerprint(networks.unet),
+        fingerprint=stored_fingerprint(file, networks, sources),
     )
 
 
-def check_tensors(file: TensorFile, on_tensor: Callable[[int, int], None] | None = None) -> None:
+def check_numbers(file: TensorFile, on_tensor: Callable[[int, int], None] | None = None) -> None:
     """Read all tensors and look at every number in them.
 
     Args:
@@ -66,8 +61,9 @@ def check_tensors(file: TensorFile, on_tensor: Callable[[int, int], None] | None
         on_tensor: called with (tensors read, tensors in all).
 
     Raises:
-        InputError: NaN or infinity.
+        InputError: NaN or infinity, or the file ends early.
     """
     dtypes = {name: file.tensors[name].dtype for name in file.in_order(file.tensors)}
-    for _ in counted(read_weights(file, dtypes), len(dtypes), on_tensor):
-        pass
+    with closing(read_weights(file, dtypes)) as weights:
+        for _ in counted(weights, len(dtypes), on_tensor):
+            pass

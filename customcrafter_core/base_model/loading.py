@@ -8,11 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 from .conversion import Source, assign, match
-from .fingerprint import fingerprint
+from .fingerprint import SAMPLED, fingerprint
 from .geometry import UNET_PREFIX, Geometry, HiddenSizes, defaults_of, hidden_sizes_of, read_geometry
 from .model import VideoCrafter2
 from .networks import Networks, build_networks, restore_buffers
@@ -44,11 +45,14 @@ def load_videocrafter2(
         The model, without gradients, in evaluation mode.
 
     Raises:
-        InputError: not such a checkpoint; every weight that does not fit is named.
+        InputError: not such a checkpoint (every weight that does not fit is named), NaN, infinity or numbers beyond the
+            range of the type, or a file that ends early.
+        OSError: the disk cannot be read.
     """
     with open_tensor_file(path) as file:
         defaults = defaults_of(file.metadata)
         networks, geometry, sources = plan(file, hidden)
+        mark = stored_fingerprint(file, networks, sources)
         dtypes = dict.fromkeys(file.in_order({source.name for source in sources.values()}), dtype)
         if unet_dtype is not None:
             chosen = unet_dtype(sum(parameter.numel() for parameter in networks.unet.parameters()))
@@ -66,7 +70,7 @@ def load_videocrafter2(
         hidden=hidden or hidden_sizes_of(file.metadata),
         defaults=defaults,
         schedule=NoiseSchedule.videocrafter2(),
-        fingerprint=fingerprint(networks.unet),
+        fingerprint=mark,
     )
 
 
@@ -83,10 +87,28 @@ def plan(file: TensorFile, hidden: HiddenSizes | None = None) -> tuple[Networks,
     return networks, geometry, match(shapes, networks, geometry)
 
 
+def stored_fingerprint(file: TensorFile, networks: Networks, sources: Mapping[str, Source]) -> str:
+    """The fingerprint by the numbers as they are stored: 8-bit types round them too far.
+
+    Args:
+        file: an open checkpoint.
+        networks: of its sizes; the few weights that the fingerprint is taken of are put in their places.
+        sources: from `match`.
+    """
+    for name in SAMPLED:
+        source, old = sources[UNET_PREFIX + name], networks.unet.get_parameter(name)
+        owner, _, leaf = name.rpartition(".")
+        value = nn.Parameter(source.take(file.map(source.name), tuple(old.shape)), requires_grad=False)
+        setattr(networks.unet.get_submodule(owner), leaf, value)
+    return fingerprint(networks.unet)
+
+
 def read_weights(
     file: TensorFile, dtypes: Mapping[str, torch.dtype], device: str | torch.device = "cpu"
 ) -> Generator[tuple[str, torch.Tensor]]:
     """Read weights one after another; mapped into memory where nothing has to change, else converted block by block.
+
+    To be closed where it is not read to its end: a thread reads ahead.
 
     Args:
         file: an open checkpoint.
@@ -97,22 +119,24 @@ def read_weights(
         Name and weight.
 
     Raises:
-        InputError: a weight holds NaN or infinity, or is no floating-point tensor where one is wanted.
+        InputError: a weight holds NaN or infinity, is beyond the range of its type, or is no floating-point tensor where
+            one is wanted; or the file ends early.
+        OSError: the disk cannot be read.
     """
     on_cpu = torch.device(device).type == "cpu"
-    mapped = {name for name, dtype in dtypes.items() if on_cpu and file.tensors[name].dtype == dtype}
-    with closing(file.blocks([name for name in dtypes if name not in mapped])) as blocks:
+    mapped = {n for n, dtype in dtypes.items() if on_cpu and dtype.is_floating_point and file.tensors[n].dtype == dtype}
+    in_blocks = [name for name in dtypes if name not in mapped and file.tensors[name].is_dense]
+    with closing(file.blocks(in_blocks)) as blocks:
         for name, dtype in dtypes.items():
             if dtype.is_floating_point and not file.tensors[name].dtype.is_floating_point:
-                stored = file.tensors[name].dtype
-                raise InputError(
-                    expected="floating-point weights", found=f"{name} in {stored}", remedy="Use the original file."
-                )
-            if name in mapped:
-                weight = file.map(name)
-                _check_finite(file, name, weight, weight)
-            else:
-                weight = _converted(file, name, blocks, dtype, device)
+                found = f"{name} in {file.tensors[name].dtype}"
+                raise InputError(expected="floating-point weights", found=found, remedy="Use the original file.")
+            if name not in mapped and file.tensors[name].is_dense:
+                yield name, _converted(file, name, blocks, dtype, device)
+                continue
+            stored = file.map(name) if name in mapped else file.read(name)
+            weight = stored.to(device, dtype)
+            _check_finite(file, name, stored, weight)
             yield name, weight
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import mmap
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,11 @@ class TensorInfo:
         last = sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
         return (last + 1) * self.dtype.itemsize
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether its numbers lie without gaps, in whatever order."""
+        return self.span == math.prod(self.shape) * self.dtype.itemsize
+
 
 class TensorFile:
     """An open file of named tensors. Use as a context manager."""
@@ -78,16 +84,15 @@ class TensorFile:
         Raises:
             InputError: the file ends early.
         """
-        parts = [
-            (name, info.offset + begin, min(BLOCK, info.span - begin))
-            for name, info in ((name, self.tensors[name]) for name in names)
-            for begin in range(0, info.span, BLOCK)
-        ]
-        read = read_ahead(self.path, [(offset, length) for _, offset, length in parts])
-        for (name, _, length), block in zip(parts, read, strict=True):
-            if len(block) != length:
-                raise damaged_file(self.path, f"{name} ends early")
-            yield block.view(self.tensors[name].dtype)
+        parts = []
+        for name in names:
+            offset, span = self.tensors[name].offset, self.tensors[name].span
+            parts += [(name, offset + begin, min(BLOCK, span - begin)) for begin in range(0, span, BLOCK)]
+        with closing(read_ahead(self.path, [(offset, length) for _, offset, length in parts])) as read:
+            for (name, _, length), block in zip(parts, read, strict=True):
+                if len(block) != length:
+                    raise damaged_file(self.path, f"{name} ends early")
+                yield block.view(self.tensors[name].dtype)
 
     def map(self, name: str) -> torch.Tensor:
         """Give one tensor as a view of the memory-mapped file (private: writing to it never reaches the file)."""

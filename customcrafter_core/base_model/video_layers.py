@@ -31,7 +31,7 @@ _STANDS_FOR: dict[str, str] = {}  # type of a device -> the type it is treated a
 # What torch.compile calls for a linear layer on a CPU; with few rows or channels preparing it costs what it saves. On
 # Intel's own processors MKL, which torch takes otherwise, is the faster of the two.
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-IS_INTEL = "Intel" in processor_maker()
+MKL_IS_FASTER = "Intel" in processor_maker() and torch.backends.mkl.is_available()
 NARROWEST, FEWEST_ROWS = 96, 256
 
 
@@ -64,7 +64,7 @@ class WideLinear(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(…, c)`` to ``(…, o)``."""
         is_wide = min(self.in_features, self.out_features) >= NARROWEST and x.shape[:-1].numel() >= FEWEST_ROWS
-        if ONEDNN is not None and not IS_INTEL and is_wide and not x.is_meta and _is_plain(x, self.weight):
+        if ONEDNN is not None and not MKL_IS_FASTER and is_wide and not x.is_meta and _is_plain(x, self.weight):
             out: torch.Tensor = ONEDNN(x, self.weight, self.bias, "none", [], "")
             return out
         return super().forward(x)

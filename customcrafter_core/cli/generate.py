@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from ..base_model.model import VideoCrafter2
     from ..generation import AppliedSubject, Generation, SampledStep, VideoSettings
+
+log = logging.getLogger(__name__)
 
 USAGE = "--prompt TEXT [options]"
 SUMMARY = "make a video, with learned subjects"
@@ -150,12 +153,14 @@ def run(options: argparse.Namespace) -> None:
     """Make the videos and write them."""
     import torch
 
-    from ..generation import check_settings, generate
+    from ..generation import check_settings, generate, remarks
 
     check_folder(options.out)
     choices: list[SubjectChoice] = options.subjects
     subjects, settings = [_applied(choice) for choice in choices], _settings(options)
     check_settings(settings, subjects)
+    for remark in remarks(settings, subjects):
+        log.warning(remark)
     model = load_base(options)
     with Progress("Sampling") as bar:
 

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _base_facts(file: TensorFile) -> Facts:
     from ..base_model.checking import check_checkpoint
-    from ..subject.base_name import base_name
+    from ..demo.base_name import base_name
 
     with Progress(f"Reading {file.path.name}", brief=True) as bar:
         facts = check_checkpoint(file, bar.show)
@@ -102,7 +102,7 @@ def _base_facts(file: TensorFile) -> Facts:
 
 
 def _subject_facts(path: Path, base: str | None) -> Facts:
-    from ..subject.base_name import base_name
+    from ..demo.base_name import base_name
     from ..subject.file import load_subject
 
     subject = load_subject(path)
@@ -120,9 +120,9 @@ def _subject_facts(path: Path, base: str | None) -> Facts:
 
 
 def _lora_facts(file: TensorFile, base: str | None) -> Facts:
-    from ..base_model.checking import check_tensors
+    from ..base_model.checking import check_numbers
 
-    check_tensors(file)
+    check_numbers(file)
     fits = "VideoCrafter2" if base is None else base_path(base).name
     yield "kind", "LoRA of another program"
     yield "LoRA", _lora(_lora_of_videocrafter2(file) if base is None else _lora_of_base(file, base))

@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class GuidanceBatch(str, Enum):
-    """How the two predictions of guidance run: together is faster, one by one needs less memory."""
+    """How the two predictions of guidance run: together is faster, one by one needs less memory.
+
+    `AUTO` is together while memory suffices. A CPU does not say when it is short; there `memory.sampling` counts before.
+    """
 
     AUTO = "auto"
     TOGETHER = "together"
@@ -40,7 +43,7 @@ class GuidedUNet:
         uncond: text embeddings of the negative prompt, the same shape.
         cfg: guidance scale.
         fps: frames per second the network is told.
-        batch: `AUTO` runs both together until the device is out of memory, then one by one.
+        batch: `AUTO` runs both together until the device says that it is out of memory, then one by one.
         """
         self.unet, self.cond, self.uncond, self.cfg, self.fps = unet, cond, uncond, cfg, fps
         self.batch = batch

@@ -12,9 +12,14 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on a device, those included that PyTorch holds for reuse."""
+    """Bytes that can still be taken on a device.
+
+    On a GPU those that PyTorch holds for reuse are included. On a CPU those are not that hold files which this process has
+    mapped, weights among them: the system would give them up, and read them again at each step.
+    """
     if device.type == "cpu":
-        return int(min(psutil.virtual_memory().available, free_in_groups()))
+        mapped = getattr(psutil.Process().memory_info(), "shared", 0)
+        return max(int(min(psutil.virtual_memory().available, free_in_groups())) - mapped, 0)
     module = torch.get_device_module(device)
     if device.type == "mps":
         return int(module.recommended_max_memory() - module.current_allocated_memory())

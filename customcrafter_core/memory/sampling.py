@@ -36,21 +36,27 @@ def choose_guidance(
         subjects: that are applied.
         cfg: guidance scale.
         free: bytes that the video may take.
+
+    Returns:
+        `GuidanceBatch.AUTO`, together, or `GuidanceBatch.ONE_BY_ONE` with a warning where that would not fit.
     """
     b, _, t, h, w = shape
     widest = 2 * b * t * h * w * model.geometry.unet.channels[0] * model.dtype.itemsize
-    if cfg == 1.0 or PLENTY * widest <= free or widest > free:  # not even one activation fits: torch will say so
+    if cfg == 1.0 or PLENTY * widest <= free:
         return GuidanceBatch.AUTO
-    reserve = reserve_of(model.device)
-    together, each = (
-        round(reserve * prediction_memory(model, shape, subjects, guidance, cfg=cfg))
-        for guidance in (GuidanceBatch.TOGETHER, GuidanceBatch.ONE_BY_ONE)
-    )
-    if together <= free:
+    if widest > free:  # of such a size that counting would not end, perhaps
+        log.warning(f"Only {gigabytes(free)} GB of memory are free, which will hardly do for this video.")
+        return GuidanceBatch.ONE_BY_ONE
+
+    def needed(guidance: GuidanceBatch) -> int:
+        return round(reserve_of(model.device) * prediction_memory(model, shape, subjects, guidance, cfg=cfg))
+
+    if (together := needed(GuidanceBatch.TOGETHER)) <= free:
         return GuidanceBatch.AUTO
+    each = needed(GuidanceBatch.ONE_BY_ONE)
     log.warning(
-        f"Both predictions of guidance together would take {gigabytes(together)} GB, {gigabytes(free)} GB are free: "
-        f"they are made one by one, which takes {gigabytes(each)} GB."
+        f"Both predictions of guidance together would take {gigabytes(together)} GB, {gigabytes(free)} GB are free: they "
+        f"are made one by one, which takes {gigabytes(each)} GB{'' if each <= free else ' and may not fit either'}."
     )
     return GuidanceBatch.ONE_BY_ONE
 
@@ -87,12 +93,13 @@ def prediction_memory(
 
 def decoding_memory(model: VideoCrafter2, shape: tuple[int, ...]) -> int:
     """Bytes at the peak of decoding a latent ``(b, c, t, h, w)``, besides the weights and the video; counted."""
-    key = (model.geometry, model.vae.dtype, shape)
+    b, c, t, h, w = shape
+    frames = min(b * t, frames_at_once(h, w))
+    key = (model.geometry, model.vae.dtype, frames, h, w)
     if key not in _PEAKS:
-        b, c, t, h, w = shape
         with torch.no_grad():
             vae = without_content(model.vae)
             with LiveBytes(tensors_of(vae)) as live, DeviceKernels(None, on_gpu=False):
-                vae.decode(torch.empty(min(b * t, frames_at_once(h, w)), c, h, w, dtype=vae.dtype, device="meta"))
+                vae.decode(torch.empty(frames, c, h, w, dtype=vae.dtype, device="meta"))
         _PEAKS[key] = live.peak
     return _PEAKS[key]

@@ -26,7 +26,7 @@ def rewrite_checkpoint(
     dtype: torch.dtype | None = None,
     on_tensor: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write VideoCrafter2's checkpoint as ``.safetensors``; never more than one tensor is in memory.
+    """Write VideoCrafter2's checkpoint as ``.safetensors``; never much more than one tensor is in memory.
 
     Args:
         source: a checkpoint in any format that loading reads.
@@ -42,7 +42,7 @@ def rewrite_checkpoint(
         plan(file)
         dtypes = {name: _new_dtype(name, info, dtype) for name, info in file.tensors.items()}
         # wide types first, so that every tensor is aligned and can be mapped into memory
-        names = sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
+        names = sorted(file.in_order(dtypes), key=lambda name: -dtypes[name].itemsize)
         with atomic_file(Path(target)) as out:
             out.write(_header(names, dtypes, file.tensors, file.metadata))
             with closing(read_weights(file, {name: dtypes[name] for name in names})) as weights:

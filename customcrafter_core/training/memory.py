@@ -140,6 +140,15 @@ def sample_memory(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceB
         config: the settings; the video has their size and the model's own number of frames.
         guidance: whether the two predictions of guidance are made together.
     """
+    together = guidance is not GuidanceBatch.ONE_BY_ONE
+    sizes = (config.method, config.rank, model.defaults, *size_of(model, config), together)
+    key = (model.geometry, model.dtype, model.device.type, sizes)
+    if key not in _PEAKS:
+        _PEAKS[key] = _sample_peak(model, config, guidance)
+    return _PEAKS[key]
+
+
+def _sample_peak(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceBatch) -> int:
     learner = Learner.start(replace(model, unet=without_content(model.unet)), config, torch.Generator())
     factors = {name: LoRAFactors(pair.down.detach(), pair.up.detach()) for name, pair in learner.factors.items()}
     subject = Subject(factors, learner.embedding.detach(), adapters=learner.adapters)

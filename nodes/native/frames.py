@@ -56,7 +56,7 @@ def make_vae(base: VideoCrafter2, dtype: torch.dtype | None) -> comfy.sd.VAE:
     """A VAE around the autoencoder of a loaded base model, which is taken over.
 
     Args:
-        base: in float32.
+        base: its autoencoder in float32.
         dtype: float32, or by default what the host prefers; half precision has too small a range here.
     """
     stand_in = HostAutoencoder(**STAND_IN).state_dict()

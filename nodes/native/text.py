@@ -118,7 +118,7 @@ def make_clip(base: VideoCrafter2, dtype: torch.dtype | None) -> comfy.sd.CLIP:
     """A CLIP with the text encoder of a loaded base model.
 
     Args:
-        base: in float32.
+        base: its text encoder in float32.
         dtype: the weights are held in; by default what the host prefers.
     """
     geometry = base.geometry.text

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import growth, motion_onset, results
 from benchmarks.__main__ import SECTIONS, main
-from benchmarks.results import Row, Section, at_least, at_most, record
+from benchmarks.results import Row, Section, at_least, at_most, machine, missing, record
 
 QUICK = ["sampling", "strength", "unet", "training", "loading"]
 NEEDS_A_HOST = {"host", "start"}
@@ -34,7 +34,8 @@ def test_all_that_needs_no_host_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_growth_has_a_table_and_a_picture(tmp_path: Path) -> None:
     from benchmarks.setup import Setup
 
-    section = growth.measure(Setup(torch.device("cpu"), "quick", 1), tmp_path / "growth.png")
+    section = growth.measure(Setup(torch.device("cpu"), "quick", 1))
+    record(section, "command", torch.device("cpu"), tmp_path)
     assert {row.what.split(":")[0] for row in section.rows} == {"frames", "positions", "rank", "subjects", "steps"}
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
@@ -48,6 +49,30 @@ def test_a_section_measured_again_takes_the_place_of_the_last(tmp_path: Path) ->
     assert page.count("## Section a") == page.count("## Section b") == 1
     assert "| figure | 3.000 | at most 2.5 | **missed** |" in page
     assert "| other | 3.000 | at least 2.5 | met |" in page and "| plain | 7 |  |  |" in page
+
+
+def test_a_section_that_lacks_figures_leaves_a_full_one(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    full, partial = (Section("a", "A", "how", [row]) for row in (Row("figure", "1"), missing("figure", "no checkout")))
+    assert record(partial, "command", device, tmp_path) and record(full, "command", device, tmp_path)
+    assert not record(partial, "command", device, tmp_path)
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| figure | 1 |" in page and "not measured" not in page
+
+
+def test_a_quick_run_leaves_the_figures_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in results.FOLDER.iterdir()}
+    main(["loading", "--quick"])
+    assert "needs --full" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in results.FOLDER.iterdir()} == before
+
+
+def test_the_machine_is_that_of_the_interpreter_that_did_the_work(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho torch 9.9\n")
+    python.chmod(0o755)
+    assert machine(torch.device("cpu"), str(python)).endswith("torch 9.9")
+    assert f"torch {torch.__version__}" in machine(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["unet", "--videocrafter", "."]])

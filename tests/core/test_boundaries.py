@@ -109,7 +109,7 @@ def test_no_line_of_the_core_names_the_host() -> None:
 
 def layer_of(module: str) -> int:
     """Layers of the core from below; imports may only point down."""
-    layers = ["errors", "diffusion.schedule", "base_model", "diffusion", "subject", "generation"]
+    layers = ["errors", "diffusion.schedule", "base_model", "diffusion", "subject", "memory", "generation"]
     heights = (i for i, name in enumerate(layers) if module == name or module.startswith(f"{name}."))
     return next(heights, len(layers))
 

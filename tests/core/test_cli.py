@@ -28,7 +28,7 @@ from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
 from customcrafter_core.cli.options import device_of
 from customcrafter_core.demo import demo_checkpoint, demo_subject
-from customcrafter_core.subject.base_name import base_name
+from customcrafter_core.demo.base_name import base_name
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.training.config import PRESETS
 from customcrafter_core.training.trainer import TrainStep

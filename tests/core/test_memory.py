@@ -12,12 +12,12 @@ import small_subjects
 import torch
 from torch import nn
 
-from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.model import POSITIONS_AT_ONCE, VideoCrafter2, frames_at_once
 from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate, prepare
 from customcrafter_core.memory.counting import DeviceKernels, LiveBytes, reserve_of
 from customcrafter_core.memory.free import free_in_groups, free_memory, gigabytes
-from customcrafter_core.memory.sampling import PLENTY, choose_guidance, prediction_memory
+from customcrafter_core.memory.sampling import PLENTY, choose_guidance, decoding_memory, prediction_memory
 
 
 def test_free_memory_of_this_machine() -> None:
@@ -53,8 +53,13 @@ def test_free_memory_is_what_a_container_may_still_take(tmp_path: Path) -> None:
 
 
 def test_free_memory_heeds_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    mapped = psutil.Process().memory_info().shared
+    monkeypatch.setattr("customcrafter_core.memory.free.free_in_groups", lambda: mapped + 2**40)
+    assert 0 < free_memory(torch.device("cpu")) < psutil.virtual_memory().total
+    monkeypatch.setattr("customcrafter_core.memory.free.free_in_groups", lambda: 2 * mapped)
+    assert free_memory(torch.device("cpu")) == pytest.approx(mapped, rel=0.05)
     monkeypatch.setattr("customcrafter_core.memory.free.free_in_groups", lambda: 4096)
-    assert free_memory(torch.device("cpu")) == 4096
+    assert free_memory(torch.device("cpu")) == 0
 
 
 def test_attention_is_counted_without_its_table_of_pairs() -> None:
@@ -62,6 +67,26 @@ def test_attention_is_counted_without_its_table_of_pairs() -> None:
     with LiveBytes([q, k, v]) as live, DeviceKernels(None, on_gpu=True):
         nn.functional.scaled_dot_product_attention(q, k, v).sum().backward()
     assert 3 * q.nbytes <= live.peak < 8 * q.nbytes < 2 * 4096 * 4096
+
+
+# what goes through the autoencoder together
+
+
+def test_frames_that_are_decoded_together(model: VideoCrafter2) -> None:
+    """One frame of 512x320, or as many small ones as have its positions; memory follows."""
+    assert [frames_at_once(*size) for size in ((40, 64), (8, 8), (20, 32), (41, 64), (200, 200), (0, 0))] == [
+        1, 40, 4, 1, 1, POSITIONS_AT_ONCE,
+    ]  # fmt: skip
+    seen: list[int] = []
+    hook = model.vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    try:
+        with torch.no_grad():
+            assert model.decode(torch.zeros(2, 4, 3, 32, 32)).shape[:2] == (2, 3)
+    finally:
+        hook.remove()
+    assert seen == [2, 2, 2]
+    assert decoding_memory(model, (2, 4, 3, 32, 32)) == decoding_memory(model, (1, 4, 2, 32, 32))
+    assert decoding_memory(model, (1, 4, 1, 32, 32)) < decoding_memory(model, (1, 4, 2, 32, 32))
 
 
 # how guidance runs
@@ -99,7 +124,7 @@ def test_what_is_plenty_is_not_counted(
     assert needed(model, long_video, GuidanceBatch.TOGETHER) < plenty
     monkeypatch.setattr("customcrafter_core.memory.sampling.prediction_memory", None)
     assert choose_guidance(model, long_video, [], cfg=12.0, free=plenty) is GuidanceBatch.AUTO
-    assert choose_guidance(model, long_video, [], cfg=12.0, free=plenty // PLENTY - 1) is GuidanceBatch.AUTO  # hopeless
+    assert choose_guidance(model, long_video, [], cfg=12.0, free=plenty // PLENTY - 1) is GuidanceBatch.ONE_BY_ONE
     with pytest.raises(TypeError):
         choose_guidance(model, long_video, [], cfg=12.0, free=plenty - 1)
 

@@ -51,7 +51,7 @@ def test_unet(
     if positions is not None:
         monkeypatch.setitem(video_layers.SLICE_BYTES, "cpu", 1)
         monkeypatch.setattr(video_layers, "SHORTEST_SLICE", positions)
-        monkeypatch.setattr(video_layers, "IS_INTEL", False)
+        monkeypatch.setattr(video_layers, "MKL_IS_FASTER", False)
         monkeypatch.setattr(video_layers, "NARROWEST", 1)
         monkeypatch.setattr(video_layers, "FEWEST_ROWS", 1)
         for name, value in (("NARROWEST", 1), ("MOST_BYTES", 1), ("FEWEST_POSITIONS", positions)):

@@ -16,7 +16,7 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer, encode_ids, learned_tokens
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.errors import InputError
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.generation import AppliedSubject, VideoSettings, generate, remarks
 from customcrafter_core.subject.formats import class_embedding
 from customcrafter_core.subject.prompts import encode_prompts, missing_tokens
 from customcrafter_core.subject.subject import Subject
@@ -210,14 +210,16 @@ def test_the_negative_prompt_does_not_count(model: VideoCrafter2) -> None:
     assert generate(model, settings, applied(random_subject(model, every=48))).warnings
 
 
-def test_a_k_that_covers_all_steps_warns(model: VideoCrafter2, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_k_that_covers_all_steps_is_told(model: VideoCrafter2) -> None:
     settings, subject = replace(SETTINGS, prompt="a <new1>", steps=2), random_subject(model, every=48)
-    with caplog.at_level(logging.WARNING):
-        results = [generate(model, settings, [AppliedSubject(subject, TwoPhase(k=k))]) for k in (1, 2)]
-    assert results[0].warnings == []
-    assert results[1].warnings == ["K 2 covers all 2 steps: λs 0.4 throughout, λl is never used."]
-    assert caplog.messages == results[1].warnings
-    assert not generate(model, settings, [AppliedSubject(subject, TwoPhase(0.4, 0.4, 9))]).warnings
+
+    def told(schedule: TwoPhase) -> list[str]:
+        return generate(model, settings, [AppliedSubject(subject, schedule)]).warnings
+
+    assert told(TwoPhase(k=1)) == told(TwoPhase(0.4, 0.4, 9)) == []
+    assert told(TwoPhase(k=2)) == ["K 2 covers all 2 steps: λs 0.4 throughout, λl is never used."]
+    two = [AppliedSubject(subject, TwoPhase()), AppliedSubject(subject.called("<new2>"), TwoPhase(k=1))]
+    assert remarks(settings, two) == ["<new1>: K 5 covers all 2 steps: λs 0.4 throughout, λl is never used."]
 
 
 def test_a_token_that_is_cut_off_with_the_end_of_the_prompt_is_missing(model: VideoCrafter2) -> None:

@@ -20,7 +20,7 @@ from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.diffusion.strength import Constant
 from customcrafter_core.errors import InputError
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
-from customcrafter_core.memory.counting import without_content
+from customcrafter_core.memory.counting import RESERVE_OF_HEAP, without_content
 from customcrafter_core.memory.free import gigabytes
 from customcrafter_core.subject.adapter import lora_layers
 from customcrafter_core.subject.subject import LoRAFactors
@@ -328,7 +328,7 @@ def test_what_will_not_fit_is_said_before_pictures_of_the_class_are_made(tiny: V
     config = TrainConfig("dog", frames=1, gradient_checkpointing="on", width=32, height=24)
     training = plan_memory(model, config, has_prior=True, free=10**12).estimate.needed
     together, each = (
-        sample_memory(model, replace(config, width=0, height=0), guidance)
+        round(RESERVE_OF_HEAP * sample_memory(model, replace(config, width=0, height=0), guidance))
         for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE)
     )
     assert training < each < together

@@ -68,6 +68,7 @@ class RunningHost:
     base: Path
     arguments: tuple[str, ...] = ()
     port: int = 0
+    on_cpu: bool = True
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -79,6 +80,11 @@ class RunningHost:
     def version(self) -> str:
         """Such as 0.33.0."""
         return ".".join(map(str, host_version(self.folder)))
+
+    @property
+    def python(self) -> str:
+        """Its interpreter."""
+        return host_python(self.folder)
 
     @property
     def log(self) -> str:
@@ -96,7 +102,7 @@ class RunningHost:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         command = [
-            host_python(self.folder), str(self.folder / "main.py"), "--cpu", "--listen", "127.0.0.1",
+            self.python, str(self.folder / "main.py"), *["--cpu"] * self.on_cpu, "--listen", "127.0.0.1",
             "--port", str(self.port), "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
             "--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes",
             "--whitelist-custom-nodes", PACK, PROBE_PACK, "--preview-method", "latent2rgb", *self.arguments,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from ..base_model.fingerprint import same_base, short, widths
-from ..demo import demo_subject
-from .file import load_subject
+from ..subject.file import load_subject
+from . import demo_subject
 
 VIDEOCRAFTER2 = "320-640-1280-1280-1024"  # widths in its fingerprint: the UNet's levels and the text
 
