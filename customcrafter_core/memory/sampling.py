@@ -44,8 +44,7 @@ def choose_guidance(
     widest = 2 * b * t * h * w * model.geometry.unet.channels[0] * model.dtype.itemsize
     if cfg == 1.0 or PLENTY * widest <= free:
         return GuidanceBatch.AUTO
-    if widest > free:  # of such a size that counting would not end, perhaps
-        log.warning(f"Only {gigabytes(free)} GB of memory are free, which will hardly do for this video.")
+    if widest > free:  # it will fail, and may be too large even to be counted
         return GuidanceBatch.ONE_BY_ONE
 
     def needed(guidance: GuidanceBatch) -> int:

@@ -57,7 +57,7 @@ def test_a_section_that_lacks_figures_leaves_a_full_one(tmp_path: Path) -> None:
     assert record(partial, "command", device, tmp_path) and record(full, "command", device, tmp_path)
     assert not record(partial, "command", device, tmp_path)
     page = (tmp_path / "RESULTS.md").read_text()
-    assert "| figure | 1 |" in page and "not measured" not in page
+    assert "| figure | 1 |" in page and "no checkout" not in page
 
 
 def test_a_quick_run_leaves_the_figures_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -445,6 +445,8 @@ def test_a_process_killed_at_any_moment_loses_the_steps_since_the_last_checkpoin
         assert kept >= max(done, (last - 1) // every * every), "the step that was told last may not be kept yet"
         assert not target.exists() or load_subject(target).steps in (kept, kept - every)
         assert_the_same_command_goes_on(target)
+        if kept == done:  # other programs may slow it down
+            longest *= 1.2
         done = kept
     assert done > 3
     config = replace(config, steps=done + 3)

@@ -175,7 +175,7 @@ def test_video_taken_out_of_a_batch_keeps_its_noise(bench: Bench) -> None:
     both = scene.add("CustomCrafterEmptyVideoLatent", **SIZE, batch_size=2)[0]
     second = scene.add("LatentFromBatch", samples=both, batch_index=1, length=1)[0]
     result, batch = scene.result(*(scene.dynamic_sampler(latent_image=latent)[0] for latent in (second, both)))
-    assert distance(result, batch[1:]) < 1e-6
+    assert distance(result, batch[1:]) < 1e-5  # a batch is summed up in another order
     assert distance(result, batch[:1]) > 1e-2
 
 
