@@ -155,9 +155,14 @@ def assign(
     places = defaultdict(list)
     for prefix, module, _ in parts_of(networks, geometry):
         for name, old in module.state_dict().items():
-            source, (owner, _, leaf) = sources[prefix + name], name.rpartition(".")
-            places[source.name].append((source, tuple(old.shape), module.get_submodule(owner), leaf))
+            source = sources[prefix + name]
+            places[source.name].append((source, tuple(old.shape), module, name))
     for file_name, tensor in weights:
-        for source, shape, owner_module, leaf in places[file_name]:
-            value = source.take(tensor, shape)
-            setattr(owner_module, leaf, nn.Parameter(value, requires_grad=False))
+        for source, shape, module, name in places[file_name]:
+            put(module, name, source.take(tensor, shape))
+
+
+def put(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    """Let a parameter of a network be a tensor, which is not copied and has no gradients."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))

@@ -8,11 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
-from .conversion import Source, assign, match
+from .conversion import Source, assign, match, put
 from .fingerprint import SAMPLED, fingerprint
 from .geometry import UNET_PREFIX, Geometry, HiddenSizes, defaults_of, hidden_sizes_of, read_geometry
 from .model import VideoCrafter2
@@ -97,9 +96,7 @@ def stored_fingerprint(file: TensorFile, networks: Networks, sources: Mapping[st
     """
     for name in SAMPLED:
         source, old = sources[UNET_PREFIX + name], networks.unet.get_parameter(name)
-        owner, _, leaf = name.rpartition(".")
-        value = nn.Parameter(source.take(file.map(source.name), tuple(old.shape)), requires_grad=False)
-        setattr(networks.unet.get_submodule(owner), leaf, value)
+        put(networks.unet, name, source.take(file.map(source.name), tuple(old.shape)))
     return fingerprint(networks.unet)
 
 
@@ -125,13 +122,13 @@ def read_weights(
     """
     on_cpu = torch.device(device).type == "cpu"
     mapped = {n for n, dtype in dtypes.items() if on_cpu and dtype.is_floating_point and file.tensors[n].dtype == dtype}
-    in_blocks = [name for name in dtypes if name not in mapped and file.tensors[name].is_dense]
-    with closing(file.blocks(in_blocks)) as blocks:
+    in_blocks = dict.fromkeys(name for name in dtypes if name not in mapped and file.tensors[name].is_dense)
+    with closing(file.blocks(list(in_blocks))) as blocks:
         for name, dtype in dtypes.items():
             if dtype.is_floating_point and not file.tensors[name].dtype.is_floating_point:
                 found = f"{name} in {file.tensors[name].dtype}"
                 raise InputError(expected="floating-point weights", found=found, remedy="Use the original file.")
-            if name not in mapped and file.tensors[name].is_dense:
+            if name in in_blocks:
                 yield name, _converted(file, name, blocks, dtype, device)
                 continue
             stored = file.map(name) if name in mapped else file.read(name)
