@@ -174,6 +174,14 @@ def test_a_prompt_without_the_token_is_warned_about(
     assert "Warning: The prompt does not hold <new1>" in capsys.readouterr().err
 
 
+def test_a_k_that_covers_all_steps_is_warned_about(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = generate(files, tmp_path, "--subject", files.subject, "--k", "9")
+    assert "Warning: K 9 covers all 4 steps" in capsys.readouterr().err
+    assert any("K 9 covers all 4 steps" in warning for warning in record["warnings"])
+
+
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
