@@ -17,6 +17,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from einops import rearrange
 from torch import nn
+from torch.nn import functional as F
 
 from . import winograd
 from .processor import processor_maker
@@ -63,11 +64,12 @@ class WideLinear(nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(…, c)`` to ``(…, o)``."""
+        weight = self.weight  # made anew at each look at it where a subject changes it
         is_wide = min(self.in_features, self.out_features) >= NARROWEST and x.shape[:-1].numel() >= FEWEST_ROWS
-        if ONEDNN is not None and not MKL_IS_FASTER and is_wide and not x.is_meta and _is_plain(x, self.weight):
-            out: torch.Tensor = ONEDNN(x, self.weight, self.bias, "none", [], "")
+        if ONEDNN is not None and not MKL_IS_FASTER and is_wide and not x.is_meta and _is_plain(x, weight):
+            out: torch.Tensor = ONEDNN(x, weight, self.bias, "none", [], "")
             return out
-        return super().forward(x)
+        return F.linear(x, weight, self.bias)
 
 
 class FrameConvolution(nn.Conv2d):

@@ -11,15 +11,14 @@ from torch import nn
 
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import learned_tokens
-from ..subject.adapter import lora_layers
 from ..subject.formats import class_embedding
 from ..subject.identity_adapter import IdentityAdapter, adapters_attached
 from ..subject.subject import LoRAFactors, Subject
 from ..subject.targets import lora_targets, spatial_blocks
 from .config import TrainConfig
+from .lora_layers import lora_layers
 from .methods import METHODS, Change
 
-ADAPTER = "subject"
 TOKEN = "token"
 
 
@@ -66,7 +65,7 @@ class Learner:
     def attached(self, model: VideoCrafter2) -> Iterator[None]:
         """Put what is learned into the model while the context lasts, at strength 1."""
         with ExitStack() as stack:
-            stack.enter_context(lora_layers(model.unet, {ADAPTER: self.factors}, dtype=torch.float32))
+            stack.enter_context(lora_layers(model.unet, self.factors))
             stack.enter_context(adapters_attached(model.unet, self.adapters, [1.0]))
             stack.enter_context(learned_tokens(model.text_encoder, [self.embedding]))
             yield

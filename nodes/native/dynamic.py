@@ -21,6 +21,7 @@ from ...customcrafter_core.errors import InputError, some_names
 from ...customcrafter_core.subject.file import PREFIX, lora_tensors
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
+from .weight_change import WeightChange
 
 log = logging.getLogger(__name__)
 
@@ -142,53 +143,6 @@ def step_at(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
 def steps_above(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
     """How many of a run's sigmas lie above a call's: its step, from 0; in between two steps, the later one."""
     return int((sigmas > float(sigma.max()) * (1 + SAME_SIGMA)).sum())
-
-
-class WeightChange:
-    """What one LoRA adds to one weight; called by the layer with a weight, returns the changed one."""
-
-    def __init__(
-        self, strength: ScheduledStrength, key: str, patch: Any, offset: Any, function: Any, scale: float = 1.0
-    ) -> None:
-        """Args:
-        strength: the strength that counts.
-        key: the weight's name.
-        patch: the host's LoRA patch.
-        offset: the part of the weight it changes.
-        function: what is done to the change, as the host asks.
-        scale: the layer holds the weight divided by this.
-        """
-        self._strength, self._key, self._patch = strength, key, patch
-        self._offset, self._function, self._scale = offset, function, scale
-
-    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with the LoRA at its current strength; the very same tensor at 0."""
-        strength = self._strength.use()
-        if strength == 0:
-            return weight
-        change = (strength, self._patch, 1.0, self._offset, self._function)
-        if self._scale == 1.0:
-            return comfy.lora.calculate_weight([change], weight.clone(), self._key)
-        return comfy.lora.calculate_weight([change], weight * self._scale, self._key) / self._scale
-
-    def move_to(self, device: torch.device) -> int:
-        """Bring the factors to a device, as the host asks when it loads or frees the model; returns their bytes."""
-        patch = self._patch
-        if hasattr(patch, "weights"):
-            patch.weights, size = _moved(patch.weights, device)
-        else:
-            self._patch, size = _moved(patch, device)
-        return size
-
-
-def _moved(value: Any, device: torch.device) -> tuple[Any, int]:
-    if isinstance(value, torch.Tensor):
-        moved = value.to(device)
-        return moved, moved.nbytes
-    if isinstance(value, (tuple, list)):
-        parts = [_moved(part, device) for part in value]
-        return type(value)(part for part, _ in parts), sum(size for _, size in parts)
-    return value, 0
 
 
 def with_dynamic_strength(model: ModelPatcher, patches: Patches, strength: ScheduledStrength) -> ModelPatcher:

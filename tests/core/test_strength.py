@@ -126,12 +126,12 @@ def test_a_step_at_zero_between_others_is_the_base_models(model: VideoCrafter2, 
 def test_strength_scales_the_low_rank_change(model: VideoCrafter2, subject: Subject) -> None:
     name = next(iter(subject.factors))
     layer, pair = model.unet.get_submodule(name), subject.factors[name]
-    x = torch.randn(3, layer.in_features)
+    weight, x = layer.weight, torch.randn(3, layer.in_features)
     with torch.inference_mode(), attached(model.unet, [subject]) as attachment:
         for strength in (0.4, -1.5, 2.0):
             attachment.set_strengths([strength])
-            expected = x @ (layer.weight + strength * pair.up @ pair.down).T
-            assert relative_l2(model.unet.get_submodule(name)(x), expected) < 1e-5
+            expected = x @ (weight + strength * pair.up @ pair.down).T
+            assert relative_l2(layer(x), expected) < 1e-5
 
 
 # Algorithm 1

@@ -22,7 +22,6 @@ from customcrafter_core.errors import InputError
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.memory.counting import RESERVE_OF_HEAP, without_content
 from customcrafter_core.memory.free import gigabytes
-from customcrafter_core.subject.adapter import lora_layers
 from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.batches import Batch
@@ -30,6 +29,7 @@ from customcrafter_core.training.config import TrainConfig, preset
 from customcrafter_core.training.examples import IMAGES_AT_ONCE
 from customcrafter_core.training.learner import TOKEN, Learner
 from customcrafter_core.training.loop import train_subject
+from customcrafter_core.training.lora_layers import lora_layers
 from customcrafter_core.training.memory import MemoryEstimate, encoding_memory, estimate_memory, sample_memory
 from customcrafter_core.training.memory_plan import plan_memory, plan_prior
 from customcrafter_core.training.objective import Captions, losses_of
@@ -72,7 +72,7 @@ def test_gradients_are_the_same(model: VideoCrafter2, training: bool) -> None:
             learned = factors(model)
             torch.manual_seed(0)
             context = recomputed(model.unet) if again else nullcontext()
-            with lora_layers(model.unet, {"s": learned}, dtype=torch.float32), context:
+            with lora_layers(model.unet, learned), context:
                 results.append(backward(model, learned))
     finally:
         model.unet.eval()
@@ -89,7 +89,7 @@ def test_every_layer_of_all_blocks_is_computed_again(model: VideoCrafter2) -> No
         for name, layer in layers.items()
     ]
     learned = factors(model)
-    with lora_layers(model.unet, {"s": learned}, dtype=torch.float32), recomputed(model.unet):
+    with lora_layers(model.unet, learned), recomputed(model.unet):
         with torch.no_grad():
             assert sum(isinstance(m, RecomputedLayer) for m in model.unet.modules()) == len(layers)
         backward(model, learned)

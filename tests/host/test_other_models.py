@@ -41,8 +41,9 @@ class Small(Scene):
         )[0]
 
 
-@pytest.mark.parametrize("kind", ["sd15", "flux"])
-def test_equal_strengths_are_the_hosts_loader(bench: Bench, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "tolerance"), [("sd15", 1e-6), ("flux", 1e-6), ("sd15 half", 2e-3)])
+def test_equal_strengths_are_the_hosts_loader(bench: Bench, kind: str, tolerance: float) -> None:
+    """Of linear layers and, in sd15, of convolutions."""
     scene = Small(bench, kind)
     base, ours, theirs, zero = scene.result(
         scene.sample(scene.model)[0],
@@ -50,8 +51,8 @@ def test_equal_strengths_are_the_hosts_loader(bench: Bench, kind: str) -> None:
         scene.sample(scene.plain(0.5))[0],
         scene.sample(scene.dynamic(0.0, 0.0, 2))[0],
     )
-    assert distance(ours, theirs) < 1e-6
-    assert distance(ours, base) > 1e-3
+    assert distance(ours, theirs) < tolerance
+    assert distance(ours, base) > max(1e-3, 10 * tolerance)
     assert torch.equal(zero, base)
 
 
@@ -138,6 +139,8 @@ def in_form(lora: dict[str, torch.Tensor], form: str) -> dict[str, torch.Tensor]
     generator = torch.Generator().manual_seed(2)
     for name in (key.removesuffix(".lora_A.weight") for key in lora if key.endswith(".lora_A.weight")):
         up, down = lora[f"{name}.lora_B.weight"], lora[f"{name}.lora_A.weight"]
+        if up.ndim > 2:
+            continue
         rows, columns = len(up), down.shape[1]
         parts = {
             "LoHa": {"hada_w1_a": 4 * up, "hada_w1_b": down, "hada_w2_a": up.roll(1, 0), "hada_w2_b": down.roll(1, 1)},

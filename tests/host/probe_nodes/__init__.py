@@ -408,13 +408,13 @@ class ProbeSmallModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"kind": (["sd15", "flux", "scaled fp8", "plain parts"],)}}
+        return {"required": {"kind": (["sd15", "sd15 half", "flux", "scaled fp8", "plain parts"],)}}
 
     def make(self, kind: str) -> tuple[Any, ...]:
         import comfy.model_patcher
 
-        config = small_sd15() if kind == "sd15" else small_flux()
-        config.set_inference_dtype(torch.float32, None)
+        config = small_sd15() if kind.startswith("sd15") else small_flux()
+        config.set_inference_dtype(torch.float16 if kind.endswith("half") else torch.float32, None)
         if kind == "scaled fp8":
             config.scaled_fp8 = torch.float8_e4m3fn
         model = config.get_model({}, "", device="cpu")
@@ -438,6 +438,10 @@ class ProbeSmallModel:
                 lora[f"diffusion_model.{layers[-1]}.lora_B.weight"] = (
                     torch.randn(value.shape[0], 2, generator=generator) * 0.3
                 )
+            if value.ndim == 4 and "in_layers" in name:
+                layer = f"diffusion_model.{name.removesuffix('.weight')}"
+                lora[f"{layer}.lora_A.weight"] = torch.randn(2, *value.shape[1:], generator=generator) * 0.1
+                lora[f"{layer}.lora_B.weight"] = torch.randn(value.shape[0], 2, 1, 1, generator=generator) * 0.1
         layer = f"diffusion_model.{layers[0]}"
         change = lora[f"{layer}.lora_B.weight"] @ lora[f"{layer}.lora_A.weight"]
         text = [
