@@ -19,6 +19,7 @@ from .examples import encode_examples, size_of
 from .keeper import Keeper, RunIdentity, digest_of
 from .memory_plan import plan_memory
 from .photos import Clip, Photo, thumbnail
+from .prior import PAPERS_PICTURES
 from .steering import Steering
 from .trainer import Trainer, TrainStep
 from .watcher import Sample, Watcher
@@ -72,7 +73,7 @@ def train_subject(
     free = free_memory(model.device) if free is None else free
     plan = plan_memory(model, config, has_prior=has_prior, free=free, samples=bool(steering.sample_every))
     if watcher.on_plan is not None and workers.is_first:
-        watcher.on_plan(str(plan))
+        watcher.on_plan(f"{learned_from(len(photos), len(prior) if has_prior else 0, config)} {plan}")
     sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
     trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
     if keeper is not None and steering.anew and workers.is_first:
@@ -80,7 +81,17 @@ def train_subject(
     is_resumed = keeper is not None and not steering.anew and keeper.resume(trainer) and trainer.done > 0
     if is_resumed and watcher.on_resumed is not None and workers.is_first:
         watcher.on_resumed(trainer.done, config.all_steps)
-    return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image), plan.guidance).finish()
+    materials = {"photos": len(photos), "prior_pictures": len(prior) if has_prior else 0}
+    return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image), plan.guidance, materials).finish()
+
+
+def learned_from(photos: int, prior: int, config: TrainConfig) -> str:
+    """What a run learns from, in a line: without prior preservation it is not the paper's method, and that is said."""
+    own = f"{photos} photo" + "s" * (photos != 1)
+    if prior:
+        return f"{own}, {prior} prior picture" + "s" * (prior != 1) + "."
+    lost = f", so nothing keeps the class from being forgotten; the paper has {PAPERS_PICTURES}"
+    return f"{own}, no prior pictures{lost if config.prior_weight else ''}."
 
 
 def check_run(
@@ -132,6 +143,8 @@ class _Run:
     watcher: Watcher
     picture: bytes
     guidance: GuidanceBatch
+    materials: dict[str, int]
+    """What it learns from, for the record in the subject's file."""
 
     def finish(self) -> TrainingResult:
         trainer = self.trainer
@@ -222,7 +235,8 @@ class _Run:
     def _subject(self) -> Subject:
         trainer = self.trainer
         subject = trainer.learner.subject(trainer.config, trainer.model, trainer.done, self.picture)
-        training = {**subject.training, "processes": trainer.workers.size}  # each of them has the batch of the settings
+        # each process has the batch of the settings
+        training = {**subject.training, "processes": trainer.workers.size, **self.materials}
         return replace(subject, recommended=self.steering.recommended, training=training)
 
     def _save_after_a_stop(self) -> None:

@@ -36,6 +36,7 @@ from .photos import (
     usable,
 )
 
+PAPERS_PICTURES = 200
 STEPS = 25  # of sampling; half of what a video to look at gets
 RECORD = "prior.json"
 MOVING = {".gif", ".png", ".webp"}

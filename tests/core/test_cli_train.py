@@ -48,6 +48,8 @@ def test_all_settings_from_a_file_and_some_from_the_line(folder: Path, capsys: p
     subject = load_subject(folder / "dog.safetensors")
     assert (subject.trigger, subject.steps, subject.rank) == ("<dog> dog", 4, 2)
     assert subject.training["resize"] == [0.5, 1.2]
+    assert "no prior pictures, so nothing keeps the class from being forgotten; the paper has 200" in shown
+    assert (subject.training["photos"], subject.training["prior_pictures"]) == (2, 0)
     for name in (STATE, LOSS_PICTURE, SAMPLE_STRIP):
         assert (folder_of(folder / "dog.safetensors") / name).is_file()
 
@@ -190,9 +192,11 @@ def test_a_run_begun_anew_goes_on_without_force(
     assert "Goes on from step 2 of 4." in capsys.readouterr().out
 
 
-def test_the_base_model_makes_missing_prior_images(folder: Path) -> None:
+def test_the_base_model_makes_missing_prior_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "2"]
     assert main(arguments) == 0
+    assert "2 photos, 2 prior pictures. Training takes about" in capsys.readouterr().out
+    assert load_subject(folder / "dog.safetensors").training["prior_pictures"] == 2
     made = {path: path.read_bytes() for path in (folder / "prior").glob("*.png")}
     assert len(made) == 2
     assert main([*arguments, "--out", str(folder / "again.safetensors")]) == 0
