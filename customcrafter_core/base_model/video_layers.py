@@ -57,6 +57,21 @@ def use_video_layers(unet: UNet3DConditionModel) -> None:
             module.__class__ = FrameConvolution
         if type(module) is nn.Linear:
             module.__class__ = WideLinear
+    unet.__class__ = VideoUNet
+
+
+class VideoUNet(UNet3DConditionModel):
+    """The UNet; where it is and its type are asked for at every step, and diffusers walks through all modules for it."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.conv_in.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.conv_in.weight.device
 
 
 class WideLinear(nn.Linear):

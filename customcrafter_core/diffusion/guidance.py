@@ -71,5 +71,6 @@ class GuidedUNet:
     def _predict(self, x: torch.Tensor, timestep: int, text: torch.Tensor) -> torch.Tensor:
         unet = self.unet
         fps = torch.full((len(x),), self.fps, device=x.device)
-        eps = unet(x.to(unet.dtype), timestep, text.to(x.device, unet.dtype), timestep_cond=fps, return_dict=False)[0]
+        time = torch.full((len(x),), timestep, device=x.device)  # a number would be copied, which waits for a GPU
+        eps = unet(x.to(unet.dtype), time, text.to(x.device, unet.dtype), timestep_cond=fps, return_dict=False)[0]
         return eps.float()

@@ -1,7 +1,7 @@
 """LoRA strength that follows a schedule while the host samples, on any model.
 
-Nothing is ever written into the model: a weight function adds ``strength · B A`` to the weight on its way into the
-layer, and a wrapper around the model sets the strength before each call. After an interrupt there is nothing to undo.
+Nothing is ever written into the model: a wrapper around the model sets the strength before each call, and for its length
+layers add ``strength · B A`` to their weights on the way. After an interrupt there is nothing to undo.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...customcrafter_core.errors import InputError, some_names
 from ...customcrafter_core.subject.file import PREFIX, lora_tensors
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
-from .weight_change import WeightChange
+from .weight_change import WeightChange, changed_weights
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class ScheduledStrength:
         """
         self.now = 0.0
         self.uses = 0
+        self.changes: list[WeightChange] = []
         self._schedule, self._start, self._total = schedule, start_at_step, total_steps
 
     def use(self) -> float:
@@ -92,7 +93,11 @@ class ScheduledStrength:
         remark = remark_on(self._schedule, total) if known else ""
         if remark:
             log.warning(remark)
-        return run(noise, latent, sampler, sigmas, *rest, **more)
+        try:
+            return run(noise, latent, sampler, sigmas, *rest, **more)
+        finally:
+            for change in self.changes:
+                change.let_go()
 
     def __call__(self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
         """The host's model call ``(x, sigma, concat, text, control, options, …)`` with the strength set."""
@@ -115,7 +120,8 @@ class ScheduledStrength:
 
         rest = (*rest[:3], around_network(rest[3], note), *rest[4:])
         try:
-            result = run(x, sigma, *rest, **conditions)
+            with changed_weights(run.class_obj, self.changes, self.use):
+                result = run(x, sigma, *rest, **conditions)
             if called and not self.uses:
                 raise InputError(
                     expected="a model whose layers take LoRA weights while it samples",
@@ -148,10 +154,11 @@ def steps_above(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
 def with_dynamic_strength(model: ModelPatcher, patches: Patches, strength: ScheduledStrength) -> ModelPatcher:
     """A clone of a model whose LoRA follows a schedule; several can be put on top of each other."""
     clone = model.clone()
-    for target, patch in patches.items():
-        key, offset, function = _parts(target)
-        scale = host.stored_scale(model, key)
-        clone.add_weight_wrapper(key, WeightChange(strength, key, patch, offset, function, scale))
+    parts = [(*_parts(target), patch) for target, patch in patches.items()]
+    strength.changes = [
+        WeightChange(key, patch, offset, function, host.stored_scale(model, key))
+        for key, offset, function, patch in parts
+    ]
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, strength)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, strength.watch)
     return clone

@@ -12,10 +12,10 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from comfy.supported_models_base import BASE
-from diffusers import UNet3DConditionModel
 from einops import rearrange
 
 from ...customcrafter_core.base_model.model import VideoCrafter2
+from ...customcrafter_core.base_model.video_layers import VideoUNet
 from ...customcrafter_core.errors import InputError
 from .. import host
 from .layers import use_host_layers
@@ -47,7 +47,7 @@ class VideoCrafter2Config(BASE):
     supported_inference_dtypes = DTYPES
 
 
-class HostUNet(UNet3DConditionModel):
+class HostUNet(VideoUNet):
     """The UNet, called the way the host calls; its weights are named ``diffusion_model.<diffusers' name>``."""
 
     compute_dtype: torch.dtype

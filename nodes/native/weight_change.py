@@ -1,76 +1,95 @@
-"""What a LoRA adds to one weight at the strength of the moment, as the layer asks for its weight."""
+"""What a LoRA adds to weights at the strength of the moment, as their layers ask for them.
+
+Layers of the host hand their weight to a list of functions. Changes are in these lists for the length of one call of the
+model, not by `ModelPatcher.add_weight_wrapper`: after that the host takes the model for another one, and moves all of it
+off the GPU and back before the next run.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from functools import partial
+from typing import Any
 
 import comfy.lora
+import comfy.utils
 import torch
 from comfy.weight_adapter import LoRAAdapter
+from torch import nn
 
 PRODUCTS = (torch.float32, torch.float16, torch.bfloat16)
 """Types in which a product is added to a weight in one operation."""
 
 
-class Strength(Protocol):
-    """The strength of a LoRA during the current call of the model."""
-
-    def use(self) -> float:
-        """The strength, for what follows it."""
+Use = Callable[[], float]
+"""Gives the strength of a LoRA during the current call of the model, for what follows it."""
 
 
 class WeightChange:
-    """What one LoRA adds to one weight; called by the layer with a weight, returns the changed one."""
+    """What one LoRA adds to one weight."""
 
-    def __init__(
-        self, strength: Strength, key: str, patch: Any, offset: Any, function: Any, scale: float = 1.0
-    ) -> None:
+    def __init__(self, key: str, patch: Any, offset: Any, function: Any, scale: float = 1.0) -> None:
         """Args:
-        strength: the strength that counts.
         key: the weight's name.
         patch: the host's LoRA patch.
         offset: the part of the weight it changes.
         function: what is done to the change, as the host asks.
         scale: the layer holds the weight divided by this.
         """
-        self._strength, self._key, self._patch = strength, key, patch
-        self._offset, self._function, self._scale = offset, function, scale
+        self.key = key
+        self._patch, self._offset, self._function, self._scale = patch, offset, function, scale
         self._is_plain = offset is None and function is None and scale == 1.0 and is_one_product(patch)
-        self._factors: tuple[torch.Tensor, torch.Tensor] | None = None  # in the layer's own type
+        self._placed: dict[tuple[torch.device, torch.dtype | None], Any] = {}
 
-    def __call__(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with the LoRA at its current strength; the very same tensor at 0.
+    def __call__(self, use: Use, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with the LoRA at the current strength; the very same tensor at 0.
 
         A plain LoRA is added in one operation and rounded once; the host's function takes six, and a copy in float32.
         """
-        strength = self._strength.use()
+        strength = use()
         if strength == 0:
             return weight
         if self._is_plain and weight.dtype in PRODUCTS:
-            up, down = self._factors_like(weight)
+            up, down = (factor.flatten(1) for factor in self._on(weight.device, weight.dtype).weights[:2])
             if weight.dim() > 1 and weight.flatten(1).shape == (len(up), down.shape[1]):
                 by = strength * scale_of(self._patch)
                 return torch.addmm(weight.flatten(1), up, down, alpha=by).view(weight.shape)
-        change = (strength, self._patch, 1.0, self._offset, self._function)
+        change = (strength, self._on(weight.device, None), 1.0, self._offset, self._function)
         if self._scale == 1.0:
-            return comfy.lora.calculate_weight([change], weight.clone(), self._key)
-        return comfy.lora.calculate_weight([change], weight * self._scale, self._key) / self._scale
+            return comfy.lora.calculate_weight([change], weight.clone(), self.key)
+        return comfy.lora.calculate_weight([change], weight * self._scale, self.key) / self._scale
 
-    def _factors_like(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """``up (out, rank)`` and ``down (rank, in)`` on the weight's device and of its type, made once."""
-        if self._factors is None or (self._factors[0].device, self._factors[0].dtype) != (weight.device, weight.dtype):
-            up, down = (factor.flatten(1).to(weight.device, weight.dtype) for factor in self._patch.weights[:2])
-            self._factors = up, down
-        return self._factors
+    def _on(self, device: torch.device, dtype: torch.dtype | None) -> Any:
+        """The patch on a device and in a type, None for its own; copied once for each."""
+        place = (device, dtype)
+        if place not in self._placed:
+            self._placed[place] = _moved(self._patch, device, dtype)
+        return self._placed[place]
 
-    def move_to(self, device: torch.device) -> int:
-        """Bring the factors to a device, as the host asks when it loads or frees the model; returns their bytes."""
-        self._factors, patch = None, self._patch
-        if hasattr(patch, "weights"):
-            patch.weights, size = _moved(patch.weights, device)
-        else:
-            self._patch, size = _moved(patch, device)
-        return size
+    def let_go(self) -> None:
+        """Free the copies."""
+        self._placed = {}
+
+
+@contextmanager
+def changed_weights(model: nn.Module, changes: Iterable[WeightChange], use: Use) -> Iterator[None]:
+    """Let the layers of the host's model apply changes while the context lasts; what they had before comes back.
+
+    Args:
+        model: the host's model, whose weights the changes name.
+        changes: of a LoRA.
+        use: gives its strength.
+    """
+    with ExitStack() as stack:
+        for change in changes:
+            name, _, kind = change.key.rpartition(".")
+            layer, functions = comfy.utils.get_attr(model, name), f"{kind}_function"
+            before = getattr(layer, functions)
+            stack.callback(setattr, layer, functions, before)
+            setattr(layer, functions, [*before, partial(change, use)])  # never in place: layers may share a list
+        yield
 
 
 def is_one_product(patch: Any) -> bool:
@@ -84,11 +103,14 @@ def scale_of(patch: Any) -> float:
     return 1.0 if alpha is None else float(alpha) / len(down)
 
 
-def _moved(value: Any, device: torch.device) -> tuple[Any, int]:
+def _moved(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """A patch with its tensors on a device; the patch itself stays as it is."""
     if isinstance(value, torch.Tensor):
-        moved = value.to(device)
-        return moved, moved.nbytes
+        return value.to(device, dtype)
     if isinstance(value, (tuple, list)):
-        parts = [_moved(part, device) for part in value]
-        return type(value)(part for part, _ in parts), sum(size for _, size in parts)
-    return value, 0
+        return type(value)(_moved(part, device, dtype) for part in value)
+    if hasattr(value, "weights"):
+        moved = copy(value)
+        moved.weights = _moved(value.weights, device, dtype)
+        return moved
+    return value

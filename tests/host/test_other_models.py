@@ -56,6 +56,15 @@ def test_equal_strengths_are_the_hosts_loader(bench: Bench, kind: str, tolerance
     assert torch.equal(zero, base)
 
 
+def test_the_host_keeps_the_model_where_it_is(bench: Bench) -> None:
+    """With another strength it is the same model; the host's own loader makes another one, which is loaded anew."""
+    scene = Small(bench, "sd15")
+    for name, model in (("dynamic", scene.dynamic(0.4, 0.8, 2)), ("loader", scene.plain(0.5))):
+        scene.add("ProbeSameWeights", model=scene.model, other=model, name=name)
+    scene.run()
+    assert scene.saved("dynamic") is True and scene.saved("loader") is False
+
+
 @pytest.mark.parametrize("kind", ["sd15", "flux"])
 def test_first_and_last_steps_only(bench: Bench, kind: str) -> None:
     """Strong, then off: as two KSampler Advanced, one with the LoRA and one without."""

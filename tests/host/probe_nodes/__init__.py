@@ -167,6 +167,23 @@ class ProbeStrength:
         return (clone,)
 
 
+class ProbeSameWeights:
+    """Write whether the host takes the weights of two models for the same; if not it loads them anew for each."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "compare"
+    OUTPUT_NODE = True
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "other": ("MODEL",), "name": ("STRING",)}}
+
+    def compare(self, model: Any, other: Any, name: str) -> dict[str, Any]:
+        torch.save(bool(model.clone_has_same_weights(other)), output_file(name))
+        return {"ui": {"text": [name]}}
+
+
 class ProbeConvolutions:
     """A model that writes how many convolutions of its calls took fewer products."""
 
@@ -513,6 +530,7 @@ PROBES = [
     ProbeFault,
     ProbeLive,
     ProbeStrength,
+    ProbeSameWeights,
     ProbeFresh,
     ProbeConvolutions,
     ProbeDeafLayers,
