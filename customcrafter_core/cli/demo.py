@@ -151,10 +151,7 @@ def write_demo(folder: Path, photos: Sequence[Image], subject: Subject, videos: 
     }
     return [
         write_demo_sheet(folder / SHEET, photos, videos),
-        *(
-            write_video(folder / name, v.frames, v.generation.settings.fps)
-            for name, v in zip(names, videos, strict=True)
-        ),
+        *(write_video(folder / name, v.frames) for name, v in zip(names, videos, strict=True)),
         save_subject(subject, folder / "subject.safetensors"),
         write_json(folder / "demo.json", record),
     ]

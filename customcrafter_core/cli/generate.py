@@ -96,6 +96,7 @@ def _curve(text: str) -> Curve:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     from ..generation import VideoSettings
+    from ..output.video import PLAYBACK_FPS
 
     parser.set_defaults(run=run, subjects=[])
     parser.add_argument(
@@ -104,7 +105,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_setting(parser, VideoSettings, "negative", "what it must not show", metavar="TEXT")
     _add_subject_options(parser.add_argument_group("subjects (the other options belong to the --subject before them)"))
     video = parser.add_argument_group("video")
-    for name, unit in (("width", "pixels"), ("height", "pixels"), ("frames", "frames"), ("fps", "frames per second")):
+    sizes = {"width": "pixels", "height": "pixels", "frames": f"frames; files play {PLAYBACK_FPS} a second"}
+    for name, unit in {**sizes, "fps": "frames per second that the model is told; fewer: more motion"}.items():
         add_setting(video, VideoSettings, name, unit, or_own=True)
     add_setting(video, VideoSettings, "batch", "videos at once; the i-th has the seed plus i")
     sampling = parser.add_argument_group("sampling")
@@ -248,7 +250,7 @@ def write_videos(folder: Path, videos: torch.Tensor, settings: VideoSettings, re
     names = [f"{stem}.mp4"] if len(videos) == 1 else [f"{stem}-{i + 1}.mp4" for i in range(len(videos))]
     rows = [SheetRow(f"seed {settings.seed + i}", video) for i, video in enumerate(videos)]
     return [
-        *(write_video(folder / name, video, settings.fps) for name, video in zip(names, videos, strict=True)),
+        *(write_video(folder / name, video) for name, video in zip(names, videos, strict=True)),
         write_sheet(folder / f"{stem}.png", rows, title=settings.prompt),
         write_json(folder / f"{stem}.json", {**record, "videos": names}),
     ]

@@ -166,10 +166,7 @@ def write_sweep(folder: Path, sweep: Sweep) -> list[Path]:
         "cells": [{"video": name, **row} for name, row in zip(names, table, strict=True)],
     }
     return [
-        *(
-            write_video(folder / name, cell.frames, sweep.settings.fps)
-            for name, cell in zip(names, sweep.cells, strict=True)
-        ),
+        *(write_video(folder / name, cell.frames) for name, cell in zip(names, sweep.cells, strict=True)),
         write_bytes(folder / "sweep.png", picture.getvalue()),
         write_bytes(folder / "sweep.csv", text.getvalue().encode()),
         write_json(folder / "sweep.json", record),

@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from ..errors import InputError
+from ..output.video import PLAYBACK_FPS
 
 
 def read_video(path: str | Path) -> tuple[np.ndarray, int]:
@@ -23,7 +24,7 @@ def read_video(path: str | Path) -> tuple[np.ndarray, int]:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-            fps = stream.average_rate or 8
+            fps = stream.average_rate or PLAYBACK_FPS
     except (av.error.FFmpegError, IndexError) as error:
         raise InputError(expected="a video", found=f"{path.name}, which is none", remedy="Leave it out.") from error
     if not frames:

@@ -12,6 +12,11 @@ from ..errors import InputError
 from .files import write_bytes
 from .pixels import Frames, enlarge, to_bytes
 
+PLAYBACK_FPS = 8
+"""Frames per second at which videos are played, as on VideoCrafter2's own page; 16 of them last 2 s.
+
+What the model is told is another number: it says how far things move from one frame to the next.
+"""
 SHORTEST_SIDE = 256  # pixels; players smooth what is smaller when they fill the window
 # Near-lossless: these videos are short. One thread, so that the same frames give the same file on any machine.
 CODEC_OPTIONS = {
@@ -20,7 +25,7 @@ CODEC_OPTIONS = {
 }
 
 
-def write_video(path: str | Path, frames: Frames, fps: int) -> Path:
+def write_video(path: str | Path, frames: Frames, fps: int = PLAYBACK_FPS) -> Path:
     """Write an mp4; a failure leaves what was there before.
 
     Args:
@@ -35,7 +40,7 @@ def write_video(path: str | Path, frames: Frames, fps: int) -> Path:
     return write_bytes(path, encode_video(frames, fps))
 
 
-def encode_video(frames: Frames, fps: int, *, codec: str | None = None) -> bytes:
+def encode_video(frames: Frames, fps: int = PLAYBACK_FPS, *, codec: str | None = None) -> bytes:
     """The bytes of an mp4: h264 where this build of PyAV has libx264, else MPEG-4 part 2.
 
     Args:
@@ -47,7 +52,9 @@ def encode_video(frames: Frames, fps: int, *, codec: str | None = None) -> bytes
         InputError: no frames, another shape, NaN, or a frame rate below 1.
     """
     if fps < 1:
-        raise InputError(expected="at least one frame per second", found=f"{fps}", remedy="Videos here have 8 to 28.")
+        raise InputError(
+            expected="at least one frame per second", found=f"{fps}", remedy=f"Videos here have {PLAYBACK_FPS}."
+        )
     pixels = _even(enlarge(to_bytes(frames), SHORTEST_SIDE))
     codec = codec or best_codec()
     buffer = io.BytesIO()
