@@ -70,7 +70,10 @@ def run(options: argparse.Namespace) -> None:
         return
     for subject in config.subjects:
         write_photos(folder, subject.name, [photo.image for photo in benchmark.photos(subject.photos)])
-    report = Report(config.title, results, scorer.absent, scorer.notes, _about(options, model, config))
+    notes = list(scorer.notes)
+    if bare := config.without_prior():
+        notes.append(f"Learned without prior pictures, which the paper has: {', '.join(bare)}.")
+    report = Report(config.title, results, scorer.absent, notes, _about(options, model, config))
     with Progress("Report", brief=True) as bar:
         written = write_report(folder, report, bar.show)
     for table in report.tables():

@@ -30,7 +30,8 @@ from ..subject.file import load_subject
 from ..subject.subject import Subject
 from ..training.keeper import digest_of
 from ..training.loop import train_subject
-from ..training.photos import Photo, load_photos
+from ..training.photos import Clip, Photo, load_photos
+from ..training.prior import load_prior
 from ..training.steering import Steering
 from ..training.trainer import TrainStep
 from ..training.watcher import Watcher
@@ -73,7 +74,6 @@ class CellResult:
     prompt: str
     """As it was sampled."""
     scores: Mapping[str, float]
-    fps: int
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Benchmark:
             scores = self._score(cell, settings, self._latent(cell, settings, reuse=reuse))
             kept = {"made": record, "scored_by": self._scored_by(cell), "scores": scores}
             write_json(path, kept)
-        return CellResult(cell, settings.prompt, kept["scores"], settings.fps)
+        return CellResult(cell, settings.prompt, kept["scores"])
 
     def _is_scored(self, cell: Cell, kept: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
         files = (self.folder / f"{cell.stem}{ending}" for ending in (VIDEO, LATENTS))
@@ -185,18 +185,19 @@ class Benchmark:
             self._photos[folder] = load_photos(folder)
         return self._photos[folder]
 
-    def _digest_of(self, folder: Path | None) -> str:
+    def _digest_of(self, folder: Path | None, read: Callable[[Path], Sequence[Photo | Clip]]) -> str:
         """What differs if any picture of a folder does; the many of a prior are not kept in memory."""
         if folder is None:
             return ""
         if folder not in self._digests:
-            self._digests[folder] = digest_of(load_photos(folder))
+            self._digests[folder] = digest_of(read(folder))
         return self._digests[folder]
 
     def _subject_path(self, cell: Cell) -> Path:
         """Where the subject lies; settings, photos and base are in the name, so that what changes is learned anew."""
         config = self.config.train_config(cell.method, cell.subject, cell.training_seed)
-        pictures = [self._digest_of(folder) for folder in (cell.subject.photos, cell.subject.prior)]
+        subject = cell.subject
+        pictures = self._digest_of(subject.photos, self.photos), self._digest_of(subject.prior, load_prior)
         digest = _digest([config.as_metadata(), *pictures, self.model.fingerprint])
         return (
             self.folder / SUBJECTS / f"{cell.subject.name}-{config.method}-t{cell.training_seed}-{digest}.safetensors"
@@ -211,7 +212,7 @@ class Benchmark:
             if subject.steps == config.all_steps:
                 return subject
         watcher = Watcher(on_step=self._told(f"{cell.subject.name}, {cell.method.title}"))
-        prior = [] if cell.subject.prior is None else load_photos(cell.subject.prior)
+        prior = [] if cell.subject.prior is None else load_prior(cell.subject.prior)
         photos = self.photos(cell.subject.photos)
         return train_subject(
             self.model, photos, config, prior=prior, steering=Steering(target=path), watcher=watcher
@@ -263,10 +264,10 @@ class Benchmark:
     @torch.inference_mode()
     def _score(self, cell: Cell, settings: VideoSettings, latent: torch.Tensor) -> dict[str, float]:
         frames = self.model.decode(latent)[0]
-        write_video(self.folder / f"{cell.stem}{VIDEO}", frames, settings.fps)
+        write_video(self.folder / f"{cell.stem}{VIDEO}", frames)
         photos: Sequence[Image.Image] = [photo.image for photo in self.photos(cell.subject.photos)]
         placeholders = [token for token in (self._token(cell),) if token]
-        return self.scorer.score(frames, settings.prompt, photos, placeholders=placeholders, fps=settings.fps)
+        return self.scorer.score(frames, settings.prompt, photos, placeholders=placeholders)
 
     def _scored_by(self, cell: Cell) -> dict[str, Any]:
         """What the scores depend on besides the video."""
@@ -274,7 +275,7 @@ class Benchmark:
             "models": self._models,
             "absent": sorted(self.scorer.absent),
             "literal": self.scorer.literal,
-            "photos": self._digest_of(cell.subject.photos),
+            "photos": self._digest_of(cell.subject.photos, self.photos),
         }
 
     @cached_property

@@ -91,6 +91,16 @@ class BenchmarkConfig:
         values = {**PRESETS[method.preset], **self.training, **method.training}
         return TrainConfig.from_metadata({**values, "class_word": subject.class_word, "seed": training_seed})
 
+    def without_prior(self) -> list[str]:
+        """Subjects that a method of prior preservation learns without pictures of the class, which the paper has."""
+        preserves = any(
+            self.train_config(method, subject, 0).prior_weight
+            for method in self.methods
+            if method.preset is not None
+            for subject in self.subjects
+        )
+        return [subject.name for subject in self.subjects if preserves and subject.prior is None]
+
     def prompts_of(self, subject: SubjectEntry) -> tuple[str, ...]:
         """The subject's own prompts, or those of the benchmark."""
         return subject.prompts or self.prompts

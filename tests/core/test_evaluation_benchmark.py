@@ -409,6 +409,22 @@ def test_a_kill_at_any_moment_loses_at_most_the_cell_it_hit(folder: Path) -> Non
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
+def test_prior_clips_are_learned_as_clips(folder: Path, model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "cups").mkdir()
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(folder / "cups" / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    seen: list[Any] = []
+    real = module.train_subject
+    monkeypatch.setattr(module, "train_subject", lambda *a, **given: seen.extend(given["prior"]) or real(*a, **given))
+    subjects = [{**CONTENT["subjects"][0], "prior": "cups"}]
+    wanted = config(folder, subjects=subjects, methods=["sslm"], training={**TRAINING, "prior_weight": 1.0})
+    Benchmark(wanted, model, folder / "out", Scorer()).run()
+    assert [len(clip.frames) for clip in seen] == [3]
+    assert wanted.without_prior() == []
+    bare = config(folder, methods=["sslm"], training={**TRAINING, "prior_weight": 1.0})
+    assert bare.without_prior() == ["cup"] and config(folder).without_prior() == []
+
+
 def test_the_command_writes_tables_pictures_and_what_the_preference_page_needs(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
