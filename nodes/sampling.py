@@ -12,7 +12,7 @@ from ..customcrafter_core.base_model.geometry import Defaults
 from ..customcrafter_core.diffusion.ddim import ETA, STEPS
 from ..customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase, remark_on
 from . import host
-from .strength_inputs import schedule_from, strength_inputs
+from .strength_inputs import OF_SUBJECT, schedule_from, strength_inputs
 from .subjects import SUBJECT, any_base_input
 
 OWN_SAMPLER = "ddim_videocrafter2"  # saved workflows hold it
@@ -83,7 +83,7 @@ class DynamicWeightedKSampler(io.ComfyNode):
             "make the motion, and at λl for the later ones, which make the looks.",
             search_aliases=["CustomCrafter sampler", "dynamic weighted video sampling"],
             hidden=[io.Hidden.unique_id],
-            inputs=[*sampling_inputs(), *strength_inputs(), *denoise_inputs()],
+            inputs=[*sampling_inputs(), *strength_inputs(*OF_SUBJECT), *denoise_inputs()],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The sampled video, for VAE Decode."),
                 io.Image.Output(

@@ -6,18 +6,20 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..customcrafter_core.diffusion.ddim import STEPS
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, LAMBDA_S, Curve, K, StrengthSchedule, TwoPhase
 from . import host
 
 STEP = 0.01
-LARGEST = 3.0
+OF_SUBJECT = (0.0, 2.0)
+OF_LORA = (-3.0, 3.0)  # LoRAs made as sliders are used below 0, too
 
 
-def strength_inputs() -> list[io.Input]:
-    """λs, λl, K and a curve."""
+def strength_inputs(least: float, most: float) -> list[io.Input]:
+    """λs and λl from ``least`` to ``most``, K and a curve."""
     scale: dict[str, Any] = {
-        "min": -LARGEST,
-        "max": LARGEST,
+        "min": least,
+        "max": most,
         "step": STEP,
         "display_mode": io.NumberDisplay.slider,
     }
@@ -38,7 +40,7 @@ def strength_inputs() -> list[io.Input]:
             "k",
             default=K,
             min=0,
-            max=100,
+            max=STEPS,
             display_mode=io.NumberDisplay.slider,
             tooltip="K: how many steps λs lasts. 0: λl throughout.",
         ),

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..customcrafter_core.errors import InputError
 from . import host
 from .loading import choices, chosen_file, saved_at
-from .strength_inputs import part_inputs, schedule_from, strength_inputs
+from .strength_inputs import OF_LORA, OF_SUBJECT, part_inputs, schedule_from, strength_inputs
 from .subjects import SUBJECT, any_base_input, model_and_clip, teach
 
 NO_FILE = "none"
@@ -33,7 +33,7 @@ class DynamicSubjectWeights(io.ComfyNode):
                 io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
                 io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
                 SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
-                *strength_inputs(),
+                *strength_inputs(*OF_SUBJECT),
                 *part_inputs(),
                 any_base_input(),
             ],
@@ -86,7 +86,7 @@ class DynamicLoRAWeights(io.ComfyNode):
                     default=NO_FILE,
                     tooltip="A LoRA in models/loras that was made for this model, or the demo subject's.",
                 ),
-                *strength_inputs(),
+                *strength_inputs(*OF_LORA),
                 *part_inputs(),
                 io.Custom("LORA_MODEL").Input(
                     "lora_model", optional=True, tooltip="A LoRA from a training node, instead of a file."
