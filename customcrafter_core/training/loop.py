@@ -18,7 +18,7 @@ from .config import TrainConfig
 from .examples import encode_examples, size_of
 from .keeper import Keeper, RunIdentity, digest_of
 from .memory_plan import plan_memory
-from .photos import Clip, Photo, thumbnail
+from .photos import Clip, Photo, cut_off, thumbnail
 from .prior import PAPERS_PICTURES
 from .steering import Steering
 from .trainer import Trainer, TrainStep
@@ -26,6 +26,8 @@ from .watcher import Sample, Watcher
 from .workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
+
+NOTED_LOSS = 0.3  # of a photo's area
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def train_subject(
     free = free_memory(model.device) if free is None else free
     plan = plan_memory(model, config, has_prior=has_prior, free=free, samples=bool(steering.sample_every))
     if watcher.on_plan is not None and workers.is_first:
-        watcher.on_plan(f"{learned_from(len(photos), len(prior) if has_prior else 0, config)} {plan}")
+        told = learned_from(photos, len(prior) if has_prior else 0, config, size_of(model, config))
+        watcher.on_plan(f"{told} {plan}")
     sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
     trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
     if keeper is not None and steering.anew and workers.is_first:
@@ -85,13 +88,26 @@ def train_subject(
     return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image), plan.guidance, materials).finish()
 
 
-def learned_from(photos: int, prior: int, config: TrainConfig) -> str:
-    """What a run learns from, in a line: without prior preservation it is not the paper's method, and that is said."""
-    own = f"{photos} photo" + "s" * (photos != 1)
-    if prior:
-        return f"{own}, {prior} prior picture" + "s" * (prior != 1) + "."
+def learned_from(photos: Sequence[Photo], prior: int, config: TrainConfig, size: tuple[int, int]) -> str:
+    """What a run learns from, in a line or two, and what may not be as its user thinks.
+
+    Args:
+        photos: of the subject.
+        prior: how many pictures of the class; without them it is not the paper's method.
+        config: what is learned and how.
+        size: width and height that photos are cut to.
+    """
     lost = f", so nothing keeps the class from being forgotten; the paper has {PAPERS_PICTURES}"
-    return f"{own}, no prior pictures{lost if config.prior_weight else ''}."
+    others = f"{prior or 'no'} prior picture{'s' * (prior != 1)}{lost if config.prior_weight and not prior else ''}"
+    told = f"{len(photos)} photo{'s' * (len(photos) != 1)}, {others}."
+    losses = [cut_off(photo.image.size, size) for photo in photos]
+    many = sum(loss > NOTED_LOSS for loss in losses)
+    if many:
+        told += (
+            f" The edges of {many} are cut off, up to {max(losses):.0%} of a photo, to fit {size[0]}x{size[1]}: "
+            "if the subject reaches there, cut them yourself."
+        )
+    return told
 
 
 def check_run(

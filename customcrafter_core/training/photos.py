@@ -212,6 +212,12 @@ def images_to_tensor(images: Sequence[Image.Image], width: int, height: int) -> 
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
+def cut_off(photo: tuple[int, int], size: tuple[int, int]) -> float:
+    """Share of a photo's area that is lost when it is cut to the aspect of ``size``; both are width and height."""
+    aspects = sorted((photo[0] / photo[1], size[0] / size[1]))
+    return 1 - aspects[0] / aspects[1]
+
+
 def thumbnail(image: Image.Image) -> bytes:
     """A small PNG of a picture."""
     small = image.copy()

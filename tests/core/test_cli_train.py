@@ -50,6 +50,7 @@ def test_all_settings_from_a_file_and_some_from_the_line(folder: Path, capsys: p
     assert subject.training["resize"] == [0.5, 1.2]
     assert "no prior pictures, so nothing keeps the class from being forgotten; the paper has 200" in shown
     assert (subject.training["photos"], subject.training["prior_pictures"]) == (2, 0)
+    assert "edges of 2 are cut off, up to 33% of a photo, to fit 32x16" in shown
     for name in (STATE, LOSS_PICTURE, SAMPLE_STRIP):
         assert (folder_of(folder / "dog.safetensors") / name).is_file()
 
