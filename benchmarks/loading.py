@@ -32,7 +32,7 @@ from customcrafter_core.demo import demo_checkpoint
 def memory(field):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
 
-load_videocrafter2(demo_checkpoint())  # everything that is imported on the way
+load_videocrafter2(demo_checkpoint(), device=sys.argv[3])  # everything that is imported on the way
 before = memory("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 started = time.perf_counter()

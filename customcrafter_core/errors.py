@@ -16,13 +16,15 @@ class InputError(ValueError):
         super().__init__(f"Expected {expected}; found {found}. {remedy}")
 
 
+FULL = ("allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch says when a CPU's memory, a GPU's, or that of its libraries is full."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device is full: for GPUs torch has a class, on the CPU only a text."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
-    )
+    """Whether an error says that the memory of a device is full: torch has a class for it, but often only a text."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in FULL)
 
 
 def some_names(names: list[str], limit: int = 8) -> str:

@@ -94,7 +94,10 @@ class SeededNoise:
     def __call__(self, step: int = 0) -> torch.Tensor:
         """The next draw; ``step`` is not used, draws simply follow each other."""
         draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
-        return torch.stack(draws).to(self._device)
+        noise = torch.stack(draws)
+        if self._device.type == "cuda":  # copied while the GPU works
+            return noise.pin_memory().to(self._device, non_blocking=True)
+        return noise.to(self._device)
 
 
 @torch.inference_mode()

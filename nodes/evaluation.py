@@ -90,7 +90,7 @@ class EvaluateVideo(io.ComfyNode):
         from .native.picture import as_image
         from .native.scoring import scorer_with
 
-        parts = split(frames[..., :3], videos)
+        parts = split(frames[..., :3].cpu(), videos)  # with --gpu-only they are on the GPU
         pictures = None if photos is None else [one.image for one in photos_of([photos], [], "photos")]
         scorer = scorer_with(
             vision=clip_vision, clip=chosen_folder("clip", clip), dino=chosen_folder("dino", dino),

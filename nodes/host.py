@@ -88,8 +88,11 @@ def known_choice(name: str, value: str, known: Sequence[str]) -> str:
 
 
 def layers_for(weight_dtype: torch.dtype, compute_dtype: torch.dtype | None) -> Any:
-    """The host's layer classes: they cast, load part by part and take weight functions."""
-    return comfy.ops.pick_operations(weight_dtype, compute_dtype)
+    """The host's layer classes: they cast, load part by part and take weight functions.
+
+    As its `pick_operations` without ``--fast``, whose classes need what only their own constructors set.
+    """
+    return comfy.ops.disable_weight_init if compute_dtype in (None, weight_dtype) else comfy.ops.manual_cast
 
 
 def stored_scale(model: ModelPatcher, key: str) -> float:

@@ -49,16 +49,17 @@ def losses_of(
     device = model.device
     noised = torch.cat([batch.noised for batch in batches]).to(device, model.dtype)
     timesteps = torch.cat([batch.timesteps for batch in batches])
+    weights = _weights(model, config, timesteps).to(device)
     noise, mask = (torch.cat([getattr(batch, name) for batch in batches]).to(device) for name in ("noise", "mask"))
+    on_device = timesteps.to(device)  # all copies come first: each waits for what a GPU has to do
     with autocast(model):
         text = captions.encode(torch.cat([batch.ids for batch in batches]))
         fps = torch.full((len(noised),), config.fps or model.defaults.fps, device=device)
-        predicted = model.unet(noised, timesteps.to(device), text, timestep_cond=fps).sample
+        predicted = model.unet(noised, on_device, text, timestep_cond=fps).sample
     difference = predicted.float() - noise
     error = difference.abs() if config.loss == "l1" else difference.square()
     each = (error.mean((1, 2), keepdim=True) * mask).sum((1, 2, 3, 4)) / mask.sum((1, 2, 3, 4))
-    each = each * _weights(model, config, timesteps).to(each)
-    return list(each.unflatten(0, (len(batches), -1)).mean(1))
+    return list((each * weights).unflatten(0, (len(batches), -1)).mean(1))
 
 
 def _weights(model: VideoCrafter2, config: TrainConfig, timesteps: torch.Tensor) -> torch.Tensor:

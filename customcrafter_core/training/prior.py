@@ -144,9 +144,9 @@ def generate_prior(
         on_item(count - len(missing), count)
     guidance = on_plan() if missing and on_plan is not None else GuidanceBatch.AUTO
     for done, number in enumerate(missing, count - len(missing) + 1):
-        frames = _video(model, settings, number, guidance, on_step)
+        frames = _frames(model, settings, number, guidance, on_step)
         name = f"prior-{number:05d}" + (".webp" if clips else ".png")
-        write_bytes(folder / name, _animation(frames) if clips else _still(frames[len(frames) // 2]))
+        write_bytes(folder / name, _animation(frames) if clips else _still(frames[0]))
         if on_item is not None:
             on_item(done, count)
     return load_prior(folder, least=count, skip_broken=skip_broken)
@@ -188,20 +188,22 @@ def _other_settings(folder: Path, found: str) -> InputError:
     )
 
 
-def _video(
+def _frames(
     model: VideoCrafter2,
     settings: PriorSettings,
     number: int,
     guidance: GuidanceBatch,
     on_step: Callable[[SampledStep], None] | None,
 ) -> np.ndarray:
-    """The video of an item, ``(t, h, w, 3)`` bytes."""
+    """The frames of an item, ``(t, h, w, 3)`` bytes; of a still the middle one of its video only."""
     prompt = CAPTIONS[number % len(CAPTIONS)].replace("{}", settings.class_word)
     seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1, np.uint64)[0])
     video = VideoSettings(prompt, seed=seed, steps=settings.steps, guidance=guidance)
-    generation = generate(model, video, on_step=on_step)
+    latent = generate(model, video, on_step=on_step).latent
+    middle = latent.shape[2] // 2
+    kept = latent if settings.kind == "clips" else latent[:, :, middle : middle + 1]
     with torch.inference_mode():
-        return to_bytes(model.decode(generation.latent)[0])
+        return to_bytes(model.decode(kept)[0])
 
 
 def _still(pixels: np.ndarray) -> bytes:

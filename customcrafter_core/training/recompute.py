@@ -25,7 +25,14 @@ class RecomputedLayer(nn.Module):
         """The layer's own result, whatever it is."""
         if not torch.is_grad_enabled():
             return self.layer(*args, **kwargs)
-        return checkpoint(self.layer, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
+        return checkpoint(
+            self.layer,
+            *args,
+            use_reentrant=False,
+            context_fn=self._contexts,
+            preserve_rng_state=False,  # nothing in these layers is random
+            **kwargs,
+        )
 
     def _contexts(self) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
         """Where the layer runs first, and where it runs again."""

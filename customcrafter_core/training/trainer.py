@@ -123,10 +123,10 @@ class Trainer:
         gradients = self._gradients()
         values = torch.stack([value.detach() for value in (loss, *losses)])
         self.workers.average([*gradients, values])
-        size = sum(gradient.abs().sum() for gradient in gradients)
-        total, *numbers = values.tolist()
+        size = torch.cat([gradient.flatten() for gradient in gradients]).abs().sum()
+        total, *numbers, gradient = torch.cat([values, size[None]]).tolist()  # waits for a GPU, so only once
         named = dict(zip(("loss of the subject", "loss of the prior"), numbers, strict=False))
-        self._check_finite({**named, "loss": total, "gradient": float(size)}, f"in step {self.done + 1}")
+        self._check_finite({**named, "loss": total, "gradient": gradient}, f"in step {self.done + 1}")
         self._is_moving = True
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

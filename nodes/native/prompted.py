@@ -56,6 +56,6 @@ def settings_of(run: Run, prompt: str, negative: str, frames: torch.Tensor) -> V
 
 
 def decoded(vae: Any, latent: torch.Tensor) -> torch.Tensor:
-    """The video ``(t, h, w, 3)``, 0 … 1, of a latent ``(1, c, t, h, w)``."""
-    frames: torch.Tensor = vae.decode(latent)
+    """The video ``(t, h, w, 3)``, 0 … 1, of a latent ``(1, c, t, h, w)``, on the CPU."""
+    frames: torch.Tensor = vae.decode(latent).cpu()  # with --gpu-only the host leaves them on the GPU
     return frames.reshape(-1, *frames.shape[-3:]).float()

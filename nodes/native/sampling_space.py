@@ -35,7 +35,7 @@ class VideoCrafter2Sampling(ModelSamplingDiscrete, EPS):
         """Noise level of a sigma in double precision; 0 is VideoCrafter2's last level, timestep 0."""
         if sigma <= 0:
             return level_of(self.schedule, 0)
-        distance = (self.log_sigmas.double() - torch.tensor(sigma, dtype=torch.float64).log()).abs()
+        distance = (self.log_sigmas.cpu().double() - torch.tensor(sigma, dtype=torch.float64).log()).abs()
         if float(distance.min()) < ON_TABLE:
             return level_of(self.schedule, int(distance.argmin()))
         signal = float(self.signal(torch.tensor(sigma)))
