@@ -1,7 +1,7 @@
 """Three ways to change the strength of a LoRA while sampling, on the 96 target layers at VideoCrafter2's full size.
 
-- *weight wrapper*: the weight with ``strength · up @ down`` added is made anew for each call of the layer (in the host);
-- *branch*: ``W x + strength · up (down x)`` (in the core);
+- *weight*: the weight with ``strength · up @ down`` added is made anew for each call of the layer;
+- *branch*: ``W x + strength · up (down x)``;
 - *copies*: the merged weights of both phases are kept, a switch puts the others in place.
 
 Each layer is called with as many positions, and as often, as in a forward pass of the whole network. What a way costs is
@@ -47,7 +47,7 @@ def measure(setup: Setup) -> Section:
     """Time and memory of each way."""
     large = setup if setup.scale == "quick" else replace(setup, scale="full")
     calls, share = calls_of_targets(large)
-    ways = ("plain", "weight wrapper", "branch")
+    ways = ("plain", "weight", "branch")
     timings = time_in_turns({way: partial(run, way, calls, setup) for way in ways}, setup.rounds, setup.device)
     weights = [torch.randn(width) for width in _weight_sizes(large.geometry)]
     kept = [weight.to(setup.device, setup.dtype) for weight in weights]
@@ -82,8 +82,8 @@ def measure(setup: Setup) -> Section:
 def _choice(rows: Sequence[Row]) -> str:
     broken = ", ".join(row.what for row in rows if row.met is False) or "none"
     return (
-        "The core keeps the branch, the host the weight wrapper: there the layer belongs to the host, and a weight is "
-        "the one thing that all of its layers take. Neither writes into the model, so nothing can drift and nothing "
+        "Core and host change the weight: it has far fewer rows than what the layer puts out, and it is "
+        "the one thing that all layers of the host take. Neither way writes into the model, so nothing can drift and nothing "
         f"has to be undone after an interrupt. Rules of size, time and switch that a way breaks here: {broken}."
     )
 
@@ -118,7 +118,7 @@ def run(way: str, calls: list[Call], setup: Setup) -> None:
         x, weight, down, up = _tensors(call, setup)
         once: dict[str, Callable[[], torch.Tensor]] = {
             "plain": lambda x=x, weight=weight: F.linear(x, weight),
-            "weight wrapper": lambda x=x, weight=weight, down=down, up=up: F.linear(x, changed(weight, down, up)),
+            "weight": lambda x=x, weight=weight, down=down, up=up: F.linear(x, changed(weight, down, up)),
             "branch": lambda x=x, weight=weight, down=down, up=up: (
                 F.linear(x, weight) + 0.8 * F.linear(F.linear(x, down), up)
             ),
@@ -131,13 +131,13 @@ def run(way: str, calls: list[Call], setup: Setup) -> None:
 def more_for_a_moment(way: str, call: Call, setup: Setup) -> int:
     """Bytes that a call takes besides what the layer takes without a LoRA."""
     x, weight, down, up = _tensors(call, setup)
-    if way == "weight wrapper":
+    if way == "weight":
         return peak_bytes(lambda: changed(weight, down, up), setup.device)
     return peak_bytes(lambda: 0.8 * F.linear(F.linear(x, down), up), setup.device)
 
 
 def changed(weight: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """The weight with a LoRA, in the one operation that the nodes' weight change takes for a plain one."""
+    """The weight with a LoRA, in one operation."""
     return torch.addmm(weight, up, down, alpha=0.8)
 
 

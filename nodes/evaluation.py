@@ -31,7 +31,6 @@ from .evaluation_inputs import (
 from .subjects import SUBJECT, any_base_input, teach
 
 if TYPE_CHECKING:
-    from ..customcrafter_core.evaluation.motion_onset import MotionOnset
     from ..customcrafter_core.evaluation.scoring import Summary
     from ..customcrafter_core.evaluation.sweep import Sweep
 
@@ -177,17 +176,8 @@ class MotionOnsetNode(io.ComfyNode):
 
         prompt, negative = given["prompt"], given["negative"]
         onset = measure(run_of(**given), vae, prompt, negative)
-        k, picture, text = onset.suggested_k, as_image(onset.picture()), said_of(onset)
+        k, picture, text = onset.suggested_k, as_image(onset.picture()), onset.text()
         return shown(cls, picture, text.splitlines()[0], K if k is None else k, picture, text, onset.frames)
-
-
-def said_of(onset: MotionOnset) -> str:
-    """The suggestion, and the share that is fixed after each step."""
-    k, steps = onset.suggested_k, len(onset.motion)
-    still = f"The video does not move, so no K follows from it. K {K} is the paper's."
-    first = still if k is None else f"Suggested K: {k} of {steps} steps."
-    rows = [f"{row['steps']:4g}  {row['motion']:6.1%}  {row['detail']:6.1%}" for row in onset.table()]
-    return "\n".join([first, "step  motion  detail", *rows])
 
 
 class WeightSweep(io.ComfyNode):

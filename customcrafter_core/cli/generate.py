@@ -6,14 +6,15 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diffusion.strength import LAMBDA_L, LAMBDA_S, Curve, K, StrengthSchedule, TwoPhase
 from ..errors import InputError
-from .options import add_base_options, add_setting, base_path, check_folder, load_base
+from .options import base_path, check_folder, load_base
 from .terminal import Progress
+from .video_options import ANY_BASE, add_prompt_options, add_video_options, settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -95,31 +96,11 @@ def _curve(text: str) -> Curve:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    from ..generation import VideoSettings
-    from ..output.video import PLAYBACK_FPS
-
     parser.set_defaults(run=run, subjects=[])
-    parser.add_argument(
-        "--prompt", required=True, metavar="TEXT", help="what the video shows; call a subject as in: <new1> teddy bear"
-    )
-    add_setting(parser, VideoSettings, "negative", "what it must not show", metavar="TEXT")
+    add_prompt_options(parser)
     _add_subject_options(parser.add_argument_group("subjects (the other options belong to the --subject before them)"))
-    video = parser.add_argument_group("video")
-    sizes = {"width": "pixels", "height": "pixels", "frames": f"frames; files play {PLAYBACK_FPS} a second"}
-    for name, unit in {**sizes, "fps": "frames per second that the model is told; fewer: more motion"}.items():
-        add_setting(video, VideoSettings, name, unit, or_own=True)
-    add_setting(video, VideoSettings, "batch", "videos at once; the i-th has the seed plus i")
-    sampling = parser.add_argument_group("sampling")
-    add_setting(sampling, VideoSettings, "seed", "of the noise; the same seed gives the same video (default: 0)")
-    add_setting(sampling, VideoSettings, "steps", "denoising steps")
-    add_setting(sampling, VideoSettings, "cfg", "guidance scale", metavar="X", or_own=True)
-    add_setting(sampling, VideoSettings, "eta", "0 is deterministic, 1 as noisy as the DDPM", metavar="X")
-    add_setting(
-        sampling, VideoSettings, "exact_tail", "end at the clean latent, not as VideoCrafter2 at its timestep 0"
-    )
-    add_setting(sampling, VideoSettings, "guidance", "run both predictions of guidance together or one by one")
-    add_base_options(parser)
-    parser.add_argument("--any-base", action="store_true", help="accept subjects that were learned on another base")
+    add_video_options(parser, several=True)
+    parser.add_argument("--any-base", action="store_true", help=ANY_BASE)
     parser.add_argument(
         "--out",
         type=Path,
@@ -159,7 +140,7 @@ def run(options: argparse.Namespace) -> None:
 
     check_folder(options.out)
     choices: list[SubjectChoice] = options.subjects
-    subjects, settings = [_applied(choice) for choice in choices], _settings(options)
+    subjects, settings = [_applied(choice) for choice in choices], settings_of(options)
     check_settings(settings, subjects)
     for remark in remarks(settings, subjects):
         log.warning(remark)
@@ -189,15 +170,6 @@ def _applied(choice: SubjectChoice) -> AppliedSubject:
     if choice.called is not None:
         subject = subject.called(choice.called)
     return AppliedSubject(subject, choice.strength(subject.recommended))
-
-
-def _settings(options: argparse.Namespace) -> VideoSettings:
-    from ..diffusion.guidance import GuidanceBatch
-    from ..generation import VideoSettings
-
-    values = {item.name: getattr(options, item.name) for item in fields(VideoSettings)}
-    given = {name: value for name, value in values.items() if value is not None}
-    return VideoSettings(**{**given, "guidance": GuidanceBatch(given["guidance"])})
 
 
 def _record(

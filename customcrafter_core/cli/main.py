@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..errors import InputError, is_out_of_memory
-from . import benchmark, convert, demo, evaluate, generate, inspect_file, study, train
+from . import benchmark, convert, demo, evaluate, generate, inspect_file, onset, study, sweep, train
 from .terminal import Parser, printable, quiet_libraries, share_cores, show_warnings
 
 PROGRAM = "python -m customcrafter_core"
@@ -17,6 +17,8 @@ COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "generate": generate,
     "train": train,
+    "sweep": sweep,
+    "onset": onset,
     "inspect": inspect_file,
     "convert": convert,
     "evaluate": evaluate,

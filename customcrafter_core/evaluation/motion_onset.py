@@ -9,9 +9,11 @@ itself after the last.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,9 +22,12 @@ from torch.nn import functional
 
 from ..base_model.model import VideoCrafter2
 from ..diffusion.ddim import DDIMStep, check_eta, ddim_levels, ddim_step
+from ..diffusion.strength import K
 from ..errors import InputError
 from ..generation import VideoSettings, prepare
+from ..output.files import write_bytes, write_json
 from ..output.pixels import Frames
+from ..output.video import write_video
 from .chart import line_chart
 from .motion import motion_travel
 
@@ -60,6 +65,31 @@ class MotionOnset:
         """One row for each step."""
         rows = zip(self.motion, self.detail, strict=True)
         return [{"steps": i + 1, "motion": motion, "detail": detail} for i, (motion, detail) in enumerate(rows)]
+
+    def text(self) -> str:
+        """The suggestion in the first line, and below it the table."""
+        k = self.suggested_k
+        still = f"The video does not move, so no K follows from it. K {K} is the paper's."
+        first = still if k is None else f"Suggested K: {k} of {len(self.motion)} steps."
+        rows = [f"{row['steps']:4g}  {row['motion']:6.1%}  {row['detail']:6.1%}" for row in self.table()]
+        return "\n".join([first, "step  motion  detail", *rows])
+
+
+def write_onset(folder: Path, name: str, onset: MotionOnset) -> list[Path]:
+    """Write the video that was measured, the curves as a picture, and both with the settings as JSON.
+
+    Raises:
+        InputError: pixels that are not finite.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    picture = io.BytesIO()
+    onset.picture().save(picture, "PNG")
+    record = {**asdict(onset.settings), "suggested_k": onset.suggested_k, "steps_done": onset.table()}
+    return [
+        write_video(folder / f"{name}.mp4", onset.frames),
+        write_bytes(folder / f"{name}.png", picture.getvalue()),
+        write_json(folder / f"{name}.json", record),
+    ]
 
 
 def motion_part(frames: Frames) -> torch.Tensor:

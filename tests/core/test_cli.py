@@ -97,7 +97,7 @@ def test_help_lists_the_commands_without_importing_torch() -> None:
     assert all(command in done.stdout for command in ("demo", "generate", "train", "inspect", "convert"))
 
 
-@pytest.mark.parametrize("command", ["demo", "generate", "train", "inspect", "convert"])
+@pytest.mark.parametrize("command", ["demo", "generate", "train", "sweep", "onset", "inspect", "convert"])
 def test_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -183,6 +183,41 @@ def test_a_k_that_covers_all_steps_is_warned_about(
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_writes_a_video_for_each_strength(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sweep", "--base", files.base, "--prompt", "<new1> teddy bear", "--subject", files.subject, *SMALL]
+    strengths = ["--lambda-s", "0.1", "0.8", "--lambda-l", "0.8", "--k", "1", "2", "--out", str(tmp_path)]
+    assert main([*arguments, *strengths]) == 0
+    shown = capsys.readouterr().out
+    assert "02.mp4: λs 0.1, λl 0.8, K 2" in shown and "Shared steps saved" in shown
+    assert main([*arguments, *strengths]) == 0
+    for folder in ("sweep-0001", "sweep-0002"):  # nothing is overwritten
+        record = json.loads((tmp_path / folder / "sweep.json").read_text())
+        assert [cell["strength"] for cell in record["cells"]] == [
+            "λs 0.1, λl 0.8, K 1", "λs 0.1, λl 0.8, K 2", "constant λ 0.8",
+        ]  # fmt: skip
+        assert all((tmp_path / folder / cell["video"]).is_file() for cell in record["cells"])
+
+
+def test_onset_tells_the_share_fixed_after_each_step(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["onset", "--base", files.base, "--prompt", "a bear", "--out", str(tmp_path), *SMALL, "--seed", "3"]
+    assert main(arguments) == 0
+    first, head, *rows = capsys.readouterr().out.splitlines()
+    record = json.loads((tmp_path / "onset-0001.json").read_text())
+    assert head == "step  motion  detail" and rows[3].split() == ["4", "100.0%", "100.0%"]
+    assert len(record["steps_done"]) == 4 and record["seed"] == 3
+    k = record["suggested_k"]
+    assert first == (
+        f"Suggested K: {k} of 4 steps."
+        if k
+        else "The video does not move, so no K follows from it. K 5 is the paper's."
+    )
+    assert (tmp_path / "onset-0001.mp4").is_file() and (tmp_path / "onset-0001.png").is_file()
 
 
 def test_train_writes_a_subject_with_its_settings(files: Files) -> None:
@@ -433,6 +468,10 @@ WRONG = {
     "curve and weights": ["generate", "{base}", "--prompt", "x", "--subject", "{subject}", "--curve", "0:1", "--k", "3"],
     "one token twice": ["generate", "{base}", "--prompt", "<new1>", "--subject", "{subject}", "--subject", "{subject}"],
     "out is a file": ["generate", "{base}", "--prompt", "x", "--out", "{subject}"],
+    "sweep of no subject": ["sweep", "{base}", "--prompt", "x"],
+    "sweep of a negative K": ["sweep", "{base}", "--prompt", "<new1>", "--subject", "{subject}", "--k", "3", "-1"],
+    "sweep without values": ["sweep", "{base}", "--prompt", "<new1>", "--subject", "{subject}", "--lambda-s"],
+    "onset of a still": ["onset", "{base}", "--prompt", "x", "--frames", "1"],
     "no photos": ["train", "{empty}", "{base}", "--class-word", "dog", "--out", "{empty}/x.safetensors"],
     "no class word": ["train", "{photos}", "{base}", "--class-word", " ", "--out", "{empty}/x.safetensors"],
     "no training steps": [

@@ -1,0 +1,54 @@
+"""``onset``: after which step a prompt's motion is fixed, and the K that follows from it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import check_folder, load_base
+from .terminal import Progress
+from .video_options import add_prompt_options, add_video_options, settings_of
+
+USAGE = "--prompt TEXT [options]"
+SUMMARY = "which K? measures after which step a prompt's motion is fixed"
+DESCRIPTION = """\
+Sample the base model once, without a subject, and measure how much of the motion and of the
+detail is fixed after each step. The K it suggests is the step from which on a step fixes less
+of the motion than its share."""
+EXAMPLES = """\
+examples:
+  python -m customcrafter_core onset --prompt "a teddy bear is running on grass" --base model.ckpt"""
+STEM = "onset"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.set_defaults(run=run)
+    add_prompt_options(parser)
+    add_video_options(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("output"), metavar="FOLDER",
+        help="for video, curve and numbers (default: ./output)",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and write."""
+    from ..diffusion.ddim import DDIMStep
+    from ..evaluation.motion_onset import motion_onset, write_onset
+    from ..generation import check_settings
+    from ..output.files import free_stem
+
+    check_folder(options.out)
+    settings = settings_of(options)
+    check_settings(settings, [])
+    model = load_base(options)
+    with Progress("Sampling") as bar:
+
+        def show(step: DDIMStep) -> None:
+            bar.show(step.step + 1, step.steps)
+
+        onset = motion_onset(model, settings, on_step=show)
+    print(onset.text())
+    for path in write_onset(options.out, free_stem(options.out, STEM), onset):
+        print(path)

@@ -1,0 +1,69 @@
+"""``sweep``: one subject, one prompt, one noise, and every combination of some λs, λl and K."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..diffusion.strength import LAMBDA_L, LAMBDA_S, K
+from .options import check_folder, load_base
+from .terminal import Progress
+from .video_options import ANY_BASE, add_prompt_options, add_video_options, settings_of
+
+USAGE = "--subject FILE --prompt TEXT [options]"
+SUMMARY = "one noise at many strengths: videos, a contact sheet and a table"
+DESCRIPTION = """\
+Make the same video at every combination of some lambda_s, lambda_l and K, to see which suit a
+subject. Runs share their first steps where their strengths agree, so it takes less time than
+making the videos one by one."""
+EXAMPLES = """\
+examples:
+  python -m customcrafter_core sweep --base model.ckpt --subject teddy.safetensors \\
+      --prompt "<new1> teddy bear is running on grass" --lambda-s 0 0.2 0.4 --lambda-l 0.8 1 --k 3 5 10"""
+STEM = "sweep"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.set_defaults(run=run)
+    add_prompt_options(parser)
+    parser.add_argument("--subject", required=True, type=Path, metavar="FILE", help="a learned subject")
+    for flag, kind, default, text in (
+        ("--lambda-s", float, LAMBDA_S, "strengths in the first K steps"),
+        ("--lambda-l", float, LAMBDA_L, "strengths in all later steps"),
+        ("--k", int, K, "numbers of first steps"),
+    ):
+        parser.add_argument(
+            flag, type=kind, nargs="+", default=[default], metavar="X" if kind is float else "K",
+            help=f"{text} (default: the paper's {default})",
+        )  # fmt: skip
+    add_video_options(parser)
+    parser.add_argument("--any-base", action="store_true", help=ANY_BASE)
+    parser.add_argument(
+        "--out", type=Path, default=Path("output"), metavar="FOLDER",
+        help="gets a folder with videos, contact sheet and table (default: ./output)",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make all videos and write them."""
+    from ..evaluation.sweep import combinations, weight_sweep, write_sweep
+    from ..generation import AppliedSubject, check_settings
+    from ..output.files import free_stem
+    from ..subject.file import load_subject
+
+    check_folder(options.out)
+    subject, settings = load_subject(options.subject), settings_of(options)
+    ranges = {"lambda_s": options.lambda_s, "lambda_l": options.lambda_l, "k": options.k}
+    check_settings(settings, [AppliedSubject(subject)])
+    combinations(**ranges, steps=settings.steps)  # tells what is wrong before a model is loaded
+    model = load_base(options)
+    with Progress("Sampling") as bar:
+        sweep = weight_sweep(model, settings, subject, **ranges, any_base=options.any_base, on_forward=bar.show)
+    folder = options.out / free_stem(options.out, STEM)
+    written = write_sweep(folder, sweep)
+    for path, row in zip(written, sweep.table(), strict=False):
+        print(f"{path}: {row['strength']}")
+    for path in written[len(sweep.cells) :]:
+        print(path)
+    print(f"Shared steps saved {sweep.saving:.0%}.")
