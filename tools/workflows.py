@@ -24,7 +24,6 @@ from .demo_values import (
     SAMPLE_PROMPT,
     SEED,
     STEPS,
-    TRAINING_STEPS,
 )
 from .graphs import Graph, Link, Node, to_text
 from .on_host import ROOT, newest_host
@@ -179,7 +178,7 @@ def trainer(graph: Graph) -> tuple[Node, Node]:
     trained = graph.add(
         1, "CustomCrafterSubjectTrainer", model=loaded[0], clip=loaded[1], vae=loaded[2], images=photos[0],
         captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word=world.CLASS_WORD, name="orange_square",
-        preset="demo", steps=TRAINING_STEPS, sample_every=100, sample_prompt=SAMPLE_PROMPT,
+        preset="demo", sample_every=100, sample_prompt=SAMPLE_PROMPT,
     )  # fmt: skip
     return loaded, trained
 
@@ -193,7 +192,7 @@ def train() -> Graph:
         note="Press **Run**: the demo model learns an orange square, which it never saw, in about a minute. The file is "
         "then in Load Subject's list (key R refreshes it).\n\nFor your own: VideoCrafter2's checkpoint in Load "
         "VideoCrafter2, three to ten photos in the place of Demo Photos (any image loader; remove the links to "
-        "captions and prior), **preset** `quick` or `paper`, **steps** 0 and **make_prior** 200. **sample_prompt** and "
+        "captions and prior), **preset** `quick` or `paper`, and **make_prior** 200. **sample_prompt** and "
         "**sample_every** 100 are for the demo, too: write what yours shall do, or 0 for no samples.",
         hint="Set **class_word** to what the thing is, and **name** to what its file shall be called. **Cancel** keeps "
         "what was learned; **Run** again goes on.",
