@@ -190,9 +190,10 @@ def train() -> Graph:
         ["Model and photos", "Train", "What was learned"],
         moves=[1],
         note="Press **Run**: the demo model learns an orange square, which it never saw, in about a minute. The file is "
-        "then in Load Subject's list (key R refreshes it).\n\nFor your own: VideoCrafter2's checkpoint in Load "
-        "VideoCrafter2, three to ten photos in the place of Demo Photos (any image loader; remove the links to "
-        "captions and prior), **preset** `quick` or `paper`, and **make_prior** 200. **sample_prompt** and "
+        "then in Load Subject's list (key R refreshes it).\n\nFor your own: put three to ten photos into a folder in "
+        "ComfyUI's `input` folder, delete Demo Photos (its captions and prior go with it), and connect *Load Image (from "
+        "Folder)* to **images**; on older hosts it is *Load Image Dataset from Folder*. Then VideoCrafter2's checkpoint "
+        "in Load VideoCrafter2, **preset** `quick` or `paper`, and **make_prior** 200. **sample_prompt** and "
         "**sample_every** 100 are for the demo, too: write what yours shall do, or 0 for no samples.",
         hint="Set **class_word** to what the thing is, and **name** to what its file shall be called. **Cancel** keeps "
         "what was learned; **Run** again goes on.",
