@@ -174,7 +174,7 @@ def any_model() -> Graph:
 def trainer(graph: Graph) -> tuple[Node, Node]:
     """The base model, and a subject that is learned from the demo's photos."""
     loaded = graph.add(0, "CustomCrafterLoadVideoCrafter2", checkpoint=DEMO_MODEL)
-    photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos: put your own in their place")
+    photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos: delete, then connect your own")
     trained = graph.add(
         1, "CustomCrafterSubjectTrainer", model=loaded[0], clip=loaded[1], vae=loaded[2], images=photos[0],
         captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word=world.CLASS_WORD, name="orange_square",
