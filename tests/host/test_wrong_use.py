@@ -121,7 +121,8 @@ def test_prompt_without_the_token(bench: Bench) -> None:
     unknown.clip = ["1", 1]
     unknown.encode("a <new1> teddy bear")
     unknown.keep(unknown.dynamic_sampler()[0])
-    assert "<new1> in the positive prompt" in refused(unknown)
+    message = refused(unknown)
+    assert "<new1> in the positive prompt" in message and "CLIP output of Teach Token" in message
 
 
 def test_conditioning_that_no_prompt_of_ours_made(bench: Bench) -> None:
@@ -268,7 +269,11 @@ def test_our_nodes_on_another_model(bench: Bench) -> None:
     scene = bench.scene()
     other = scene.add("ProbeSmallModel", kind="sd15")
     scene.keep(scene.dynamic_sampler(model=other[0], latent_image=other[2])[0])
-    assert "Use Dynamic LoRA Weights" in refused(scene)
+    assert "use Dynamic LoRA Weights" in refused(scene)
+    scene = bench.scene()
+    other = scene.add("ProbeSmallModel", kind="sd15")
+    scene.keep(scene.add("CustomCrafterFrameRate", model=other[0], fps=8)[0])
+    assert refused(scene).endswith("Connect that node's MODEL output.")
 
 
 def test_curve_that_is_no_curve(bench: Bench) -> None:
