@@ -11,7 +11,7 @@ from typing import Any
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
 
-from .demo_values import CFG, DEMO_SIZE, PROMPT, SEED
+from .demo_values import CFG, PROMPT, SEED
 from .graphs import Graph, Link, Node, Promoted
 from .on_host import ROOT
 from .schemas import Description, input_types
@@ -21,17 +21,18 @@ NAME = "Train, then generate"
 DESCRIPTION = (
     "Learn a subject from photos and make a video of it: model, clip and vae of one Load VideoCrafter2 and three to ten "
     "photos in, frames out. The same name goes on from what was learned. It is set for the demo model; for VideoCrafter2: "
-    "preset quick or paper, make_prior 200 as in the paper, 512x320 with 16 frames, cfg 12, k 5."
+    "preset quick or paper, make_prior 200 as in the paper, cfg 12, k 5. A size of 0 is the model's own."
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends
 INPUTS: dict[str, Any] = {
     "model": None, "clip": None, "vae": None, "images": None, "captions": None, "prior": None,
     "prior_captions": None, "class_word": world.CLASS_WORD, "name": "my_subject", "preset": "demo", "training_steps": 0,
     "make_prior": 0, "prompt": PROMPT, "negative": "",
-    **{name: DEMO_SIZE[name] for name in ("width", "height", "frames")}, "seed": SEED, "cfg": CFG,
+    **dict.fromkeys(("width", "height", "frames"), 0), "seed": SEED, "cfg": CFG,
     "lambda_s": DYNAMIC.lambda_s, "lambda_l": DYNAMIC.lambda_l, "k": DYNAMIC.k,
 }  # fmt: skip
-"""What the node shows: links, then widgets with what they show at first; 0 training steps are the preset's own."""
+"""What the node shows: links, then widgets with what they show at first; steps and sizes of 0
+are the preset's and the model's own."""
 
 TRAINED_WITH = ("model", "clip", "vae", "images", "captions", "prior", "prior_captions", "class_word", "name", "preset",
                 "make_prior")  # fmt: skip

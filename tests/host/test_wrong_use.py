@@ -244,6 +244,21 @@ def test_file_that_is_gone(bench: Bench) -> None:
                 scene.run()
 
 
+def test_size_of_no_model(bench: Bench) -> None:
+    scene = bench.scene()
+    scene.keep(scene.add("CustomCrafterEmptyVideoLatent", width=0, height=48, frames=4, batch_size=1)[0])
+    message = refused(scene)
+    assert "width 0, height 48 and frames 4" in message and "Connect the MODEL of Load VideoCrafter2" in message
+    scene = bench.scene()
+    other = scene.add("ProbeSmallModel", kind="sd15")[0]
+    size = {"width": 64, "height": 48, "frames": 0, "batch_size": 1}
+    scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **size, model=other)[0])
+    assert "Write width, height and frames" in refused(scene)
+    scene = bench.scene()
+    scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **{**size, "height": 8, "frames": 4})[0])
+    assert "found 64x8" in refused(scene)
+
+
 def test_same_subject_twice(bench: Bench) -> None:
     scene = bench.scene()
     scene.model = scene.dynamic_weights()
