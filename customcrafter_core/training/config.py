@@ -57,7 +57,9 @@ class TrainConfig:
         "still videos per step, of the subject and of the prior each: more make steadier steps, and take more time and memory",
         1,
     )
-    token_batch: int = setting("still videos of one frame per step in which V* alone is learned; 0: as many as batch", 0)
+    token_batch: int = setting(
+        "still videos of one frame per step in which V* alone is learned; 0: as many as batch", 0
+    )
     prior_weight: float = setting(
         "alpha, the weight of the prior's loss: higher keeps more of the class; 0: no prior (eq. 4)", 1.0
     )
