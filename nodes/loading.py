@@ -23,7 +23,7 @@ BUILT_IN = {
 """What comes with the pack, offered in the lists of the host's folders. Saved workflows hold these names."""
 DTYPES = ["default", "float32", "float16", "bfloat16"]
 VIDEO = Defaults()
-PIXELS_PER_LATENT = 8
+PIXELS_PER_LATENT, SMALLEST = 8, 16
 
 
 def choices(folder: str) -> list[str]:
@@ -130,7 +130,8 @@ class EmptyVideoLatent(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        size: dict[str, Any] = {"min": 16, "max": 4096, "step": 8}
+        size: dict[str, Any] = {"default": 0, "min": 0, "max": 4096, "step": 8}
+        own = "0: what the connected model was made for."
         return host.schema(
             node_id="CustomCrafterEmptyVideoLatent",
             display_name="Empty Video Latent (CustomCrafter)",
@@ -138,14 +139,15 @@ class EmptyVideoLatent(io.ComfyNode):
             description="The empty latent that sampling a video starts from.",
             search_aliases=["video size", "empty latent", "VideoCrafter latent"],
             inputs=[
-                io.Int.Input("width", default=VIDEO.width, tooltip="Width of the video in pixels.", **size),
-                io.Int.Input("height", default=VIDEO.height, tooltip="Height of the video in pixels.", **size),
-                io.Int.Input("frames", default=VIDEO.frames, min=1, max=256, tooltip="Length in frames."),
+                io.Int.Input("width", tooltip=f"Width of the video in pixels. {own}", **size),
+                io.Int.Input("height", tooltip=f"Height of the video in pixels. {own}", **size),
+                io.Int.Input("frames", default=0, min=0, max=256, tooltip=f"Length in frames. {own}"),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many videos to make at once."),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only needed for models whose latents have another scale, such as the demo model.",
+                    tooltip="The MODEL that samples. Without one width, height and frames have to be written, and the "
+                    "latent has one position per 8 pixels.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="For the latent input of a sampler.")],
@@ -154,6 +156,7 @@ class EmptyVideoLatent(io.ComfyNode):
     @classmethod
     def execute(cls, width: int, height: int, frames: int, batch_size: int, model: Any = None) -> io.NodeOutput:
         """Make the latent."""
+        width, height, frames = video_size(width, height, frames, model)
         unit, channels = PIXELS_PER_LATENT, 4
         if model is not None:
             form = model.get_model_object("latent_format")
@@ -162,6 +165,31 @@ class EmptyVideoLatent(io.ComfyNode):
         samples = torch.zeros(shape, device=memory.intermediate_device())
         # newer hosts fit an empty latent to the model by this
         return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": unit})
+
+
+def video_size(width: int, height: int, frames: int, model: Any) -> tuple[int, int, int]:
+    """Pixels and frames of a video; those of 0 are what the model was made for.
+
+    Raises:
+        InputError: one is 0 without the MODEL of Load VideoCrafter2, or a side is too small.
+    """
+    if not (width and height and frames):
+        if model is None:
+            raise InputError(
+                expected="a model whose own size is meant by 0",
+                found=f"none, with width {width}, height {height} and frames {frames}",
+                remedy="Connect the MODEL of Load VideoCrafter2 to model, or write a size: VideoCrafter2 was made for "
+                f"{VIDEO.width}x{VIDEO.height} with {VIDEO.frames} frames.",
+            )
+        from .native.model import require_base
+
+        own = require_base(model, "Write width, height and frames for other models.").defaults
+        width, height, frames = width or own.width, height or own.height, frames or own.frames
+    if min(width, height) < SMALLEST:
+        raise InputError(
+            expected=f"a width and height of {SMALLEST} or more", found=f"{width}x{height}", remedy="Raise it."
+        )
+    return width, height, frames
 
 
 class FrameRate(io.ComfyNode):

@@ -47,8 +47,8 @@ def strength_inputs(least: float, most: float) -> list[io.Input]:
         host.advanced(
             host.curve_input(
                 "curve",
-                "Instead of λs, λl and K: strength over progress, as in 0:0.4, 0.1:0.8 (or a curve of the host's own). "
-                "Empty: not used.",
+                "Instead of λs, λl and K: strength over progress, in straight lines between points: 0:0.4, 0.1:0.8 rises "
+                "from 0.4 to 0.8 in the first tenth of the steps (or a curve of the host's own). Empty: not used.",
             )
         ),
     ]

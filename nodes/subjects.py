@@ -210,16 +210,18 @@ class SaveSubject(io.ComfyNode):
             display_name="Save Subject",
             category=host.CATEGORY,
             description="Save a subject to models/loras. With export also as a plain LoRA and an embedding for the "
-            "host's own nodes (LoraLoader, embedding:NAME).",
+            "host's own nodes (Load LoRA, embedding:NAME-token).",
             search_aliases=["CustomCrafter save", "export LoRA", "export embedding"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 SUBJECT.Input("subject", tooltip="The subject to save."),
                 io.String.Input("name", default="subject", tooltip="File name, without folder; .safetensors is added."),
                 io.Boolean.Input(
                     "export",
                     default=False,
-                    tooltip="Also write NAME_lora.safetensors and the embedding NAME.safetensors.",
+                    tooltip="Also write NAME-lora.safetensors and the embedding NAME-token.safetensors; the node then "
+                    "shows how prompts call it. Spaces in the name become _ there.",
                 ),
                 host.advanced(
                     io.Boolean.Input("overwrite", default=False, tooltip="Replace a file that has this name.")
@@ -232,18 +234,23 @@ class SaveSubject(io.ComfyNode):
     def execute(cls, subject: Any, name: str, export: bool, overwrite: bool) -> io.NodeOutput:
         """Save."""
         from ..customcrafter_core.subject.file import save_subject
-        from ..customcrafter_core.subject.formats import check_exportable, export_for_host
+        from ..customcrafter_core.subject.formats import check_exportable, export_for_host, host_call, host_names
 
         if export:
             check_exportable(subject)
         stem = name.strip().removesuffix(SUFFIX)
         loras, embeddings = (Path(folder_paths.get_folder_paths(kind)[0]) for kind in ("loras", "embeddings"))
         target = new_file(loras, stem, overwrite)
-        exports = [new_file(loras, f"{stem}_lora", overwrite), new_file(embeddings, stem, overwrite)] if export else []
+        told = [f"Saved: {target.name}"]
+        if export:
+            lora, embedding = host_names(stem)
+            exports = new_file(loras, lora, overwrite), new_file(embeddings, embedding, overwrite)
+            told += [f"For Load LoRA: {exports[0].name}", f"In prompts: {host_call(embedding, subject.class_word)}"]
         save_subject(subject, target)
         if export:
             export_for_host(subject, *exports)
-        return io.NodeOutput(target.name, ui={"text": [str(path.name) for path in (target, *exports)]})
+        host.show_text(cls, "\n".join(told))
+        return io.NodeOutput(target.name, ui={"text": told})
 
 
 def new_file(folder: Path, stem: str, overwrite: bool) -> Path:

@@ -51,7 +51,10 @@ class SubjectTrainer(io.ComfyNode):
                 io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2. It stays as it is."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same Load VideoCrafter2."),
                 io.Vae.Input("vae", tooltip="The VAE of the same Load VideoCrafter2."),
-                io.Image.Input("images", tooltip="Photos of the subject: a batch, or a list of any sizes."),
+                io.Image.Input(
+                    "images",
+                    tooltip="Photos of the subject, of any sizes: from Load Image (from Folder) or any other image loader.",
+                ),
                 *basic_inputs(),
                 *optional_inputs(),
                 *advanced_inputs(),
@@ -99,7 +102,10 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
     target = target_file(one["name"], anew=anew)
     if not any(len(batch) for batch in lists["images"]):
         raise InputError(
-            expected="at least one photo of the subject", found="none", remedy="Connect an image loader to images."
+            expected="at least one photo of the subject",
+            found="none",
+            remedy="Put them into a folder of their own in the host's input folder, and connect Load Image (from Folder), "
+            "called Load Image Dataset from Folder on older hosts, to images.",
         )
     photos = photos_of(lists["images"], lists["captions"], "photos")
     prior = photos_of(lists["prior"], lists["prior_captions"], "prior pictures")

@@ -50,7 +50,8 @@ def basic_inputs() -> list[io.Input]:
             "preset",
             options=list(PRESETS),
             default=next(iter(PRESETS)),
-            tooltip="Settings to start from; demo is for the built-in demo model only.",
+            tooltip="Settings to start from: paper as in the paper; quick in fewer steps, not measured on VideoCrafter2 yet; "
+            "demo for the built-in demo model only; the others are what the paper is compared with.",
         ),
         _number("steps"),
         io.Float.Input(

@@ -11,7 +11,7 @@ from typing import Any
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
 
-from .demo_values import CFG, DEMO_SIZE, PROMPT, SEED, TRAINING_STEPS
+from .demo_values import CFG, PROMPT, SEED
 from .graphs import Graph, Link, Node, Promoted
 from .on_host import ROOT
 from .schemas import Description, input_types
@@ -21,16 +21,22 @@ NAME = "Train, then generate"
 DESCRIPTION = (
     "Learn a subject from photos and make a video of it: model, clip and vae of one Load VideoCrafter2 and three to ten "
     "photos in, frames out. The same name goes on from what was learned. It is set for the demo model; for VideoCrafter2: "
-    "preset quick or paper, training_steps 0, 512x320 with 16 frames, cfg 12, k 5."
+    "preset quick or paper, make_prior 200 as in the paper, cfg 12, k 5. A size of 0 is the model's own."
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends
 INPUTS: dict[str, Any] = {
-    "model": None, "clip": None, "vae": None, "images": None, "captions": None, "class_word": world.CLASS_WORD,
-    "name": "my_subject", "preset": "demo", "training_steps": TRAINING_STEPS, "prompt": PROMPT,
-    **{name: DEMO_SIZE[name] for name in ("width", "height", "frames")}, "seed": SEED, "cfg": CFG,
+    "model": None, "clip": None, "vae": None, "images": None, "captions": None, "prior": None,
+    "prior_captions": None, "class_word": world.CLASS_WORD, "name": "my_subject", "preset": "demo", "training_steps": 0,
+    "make_prior": 0, "prompt": PROMPT, "negative": "",
+    **dict.fromkeys(("width", "height", "frames"), 0), "seed": SEED, "cfg": CFG,
     "lambda_s": DYNAMIC.lambda_s, "lambda_l": DYNAMIC.lambda_l, "k": DYNAMIC.k,
 }  # fmt: skip
-"""What the node shows: links, then widgets with what they show at first; sizes and prompt are the demo model's."""
+"""What the node shows: links, then widgets with what they show at first; steps and sizes of 0
+are the preset's and the model's own."""
+
+TRAINED_WITH = ("model", "clip", "vae", "images", "captions", "prior", "prior_captions", "class_word", "name", "preset",
+                "make_prior")  # fmt: skip
+"""Inputs that the trainer inside has under the same name."""
 
 
 def outer(name: str) -> Promoted:
@@ -43,12 +49,11 @@ def inside() -> tuple[Graph, dict[str, Link]]:
     graph = Graph(NAME, ["Train", "What to show", "Move λs, λl and K", "The video"], moves=[2], note="", hint="")
     trained = graph.add(
         0, "CustomCrafterSubjectTrainer",
-        **{name: outer(name) for name in ("model", "clip", "vae", "images", "captions", "class_word", "name", "preset")},
-        steps=outer("training_steps"),
+        **{name: outer(name) for name in TRAINED_WITH}, steps=outer("training_steps"),
     )  # fmt: skip
     clip = graph.add(1, "CustomCrafterTeachToken", clip=outer("clip"), subject=trained[0])[0]
     positive = graph.add(1, "CLIPTextEncode", title="What the video shows", clip=clip, text=outer("prompt"))
-    negative = graph.add(1, "CLIPTextEncode", title="What it does not show", clip=clip, text="")
+    negative = graph.add(1, "CLIPTextEncode", title="What it does not show", clip=clip, text=outer("negative"))
     latent = graph.add(
         1, "CustomCrafterEmptyVideoLatent", model=outer("model"), batch_size=1,
         **{name: outer(name) for name in ("width", "height", "frames")},
@@ -114,7 +119,7 @@ def _outer_node(
         for slot, start in enumerate(starts)
     ]  # fmt: skip
     return {
-        "id": number, "type": _id(NAME), "pos": [0, 0], "size": [350, 520], "flags": {}, "order": 0, "mode": 0,
+        "id": number, "type": _id(NAME), "pos": [0, 0], "size": [350, 660], "flags": {}, "order": 0, "mode": 0,
         "inputs": inputs, "outputs": [{"name": end["name"], "type": end["type"], "links": None} for end in ends],
         "title": NAME, "properties": {"proxyWidgets": [widgets[slot] for slot in sorted(widgets)]},
         "widgets_values": [],

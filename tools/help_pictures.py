@@ -17,7 +17,7 @@ from customcrafter_core.demo import world
 from customcrafter_core.output.sheet import SheetRow, contact_sheet
 from customcrafter_core.training.pictures import stacked
 
-from .demo_values import CFG, DEMO_SIZE, DEMO_SUBJECT, PROMPT, SAMPLE_PROMPT, SEED, STEPS, TRAINING_STEPS
+from .demo_values import CFG, DEMO_SIZE, DEMO_SUBJECT, PROMPT, SAMPLE_PROMPT, SEED, STEPS
 from .graphs import Graph, Link
 from .on_host import ROOT, newest_host
 from .workflows import load, sample
@@ -163,7 +163,7 @@ def trainer(runs: Runs) -> Rows:
     trained = runs.add(
         "SubjectTrainer", model=runs.loaded[0], clip=runs.loaded[1], vae=runs.loaded[2], images=given[0],
         captions=given[1], prior=given[2], prior_captions=given[3], class_word=world.CLASS_WORD, name="help_picture",
-        preset="demo", steps=TRAINING_STEPS, sample_every=50, sample_prompt=SAMPLE_PROMPT,
+        preset="demo", sample_every=50, sample_prompt=SAMPLE_PROMPT,
     )  # fmt: skip
     return {"samples": trained[3], "loss": trained[4]}
 

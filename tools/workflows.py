@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from customcrafter_core.base_model.geometry import Defaults
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
 
@@ -16,7 +17,6 @@ from . import blueprint
 from .demo_values import (
     CFG,
     DEMO_MODEL,
-    DEMO_SIZE,
     DEMO_SUBJECT,
     OTHER_PROMPT,
     OTHER_SEED,
@@ -24,7 +24,6 @@ from .demo_values import (
     SAMPLE_PROMPT,
     SEED,
     STEPS,
-    TRAINING_STEPS,
 )
 from .graphs import Graph, Link, Node, to_text
 from .on_host import ROOT, newest_host
@@ -49,7 +48,7 @@ def prompts(
     return {
         "positive": graph.add(column, "CLIPTextEncode", title="What the video shows", clip=clip, text=prompt)[0],
         "negative": graph.add(column, "CLIPTextEncode", title="What it does not show", clip=clip, text="")[0],
-        "latent_image": graph.add(column, "CustomCrafterEmptyVideoLatent", **DEMO_SIZE, model=loaded[0])[0],
+        "latent_image": graph.add(column, "CustomCrafterEmptyVideoLatent", model=loaded[0])[0],
     }
 
 
@@ -71,11 +70,11 @@ def sample(
 
 
 def save(graph: Graph, latent: Link, vae: Link, column: int, name: str) -> None:
-    """Decode, enlarge the demo's small frames, and save a video."""
+    """Decode, enlarge the demo's small frames (VideoCrafter2's are as wide), and save a video."""
     pixels = graph.add(column, "VAEDecode", samples=latent, vae=vae)
     larger = graph.add(
         column, "ImageScale", title="Enlarge small frames", image=pixels[0],
-        upscale_method="nearest-exact", width=256, height=256, crop="disabled",
+        upscale_method="nearest-exact", width=Defaults().width, height=0, crop="disabled",
     )  # fmt: skip
     video = graph.add(column, "CreateVideo", images=larger[0], fps=8.0)
     for node in (pixels, larger, video):
@@ -111,10 +110,9 @@ def generate() -> Graph:
         "2 Generate with a subject",
         COLUMNS,
         moves=[2],
-        note="Choose VideoCrafter2's checkpoint and your subject, set the size to 512x320 with 16 frames, and write "
-        "the subject's trigger text into the prompt (Load Subject shows it once it ran).\n\nSet **cfg** to 12 and **k** to "
-        "5: 3.5 and 10 are for the demo model. *Enlarge* is for its small frames: bypass it (Ctrl+B), or remove it and "
-        "connect VAE Decode to Create Video.",
+        note="Choose VideoCrafter2's checkpoint and your subject, and write the subject's trigger text into the prompt "
+        "(Load Subject shows it once it ran). The size follows: 0 is the model's own.\n\nSet **cfg** to 12 and **k** to "
+        "5: 3.5 and 10 are for the demo model.",
         hint=HINT,
     )
     found = load(graph, OTHER_PROMPT)
@@ -175,11 +173,11 @@ def any_model() -> Graph:
 def trainer(graph: Graph) -> tuple[Node, Node]:
     """The base model, and a subject that is learned from the demo's photos."""
     loaded = graph.add(0, "CustomCrafterLoadVideoCrafter2", checkpoint=DEMO_MODEL)
-    photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos: put your own in their place")
+    photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos: delete, then connect your own")
     trained = graph.add(
         1, "CustomCrafterSubjectTrainer", model=loaded[0], clip=loaded[1], vae=loaded[2], images=photos[0],
         captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word=world.CLASS_WORD, name="orange_square",
-        preset="demo", steps=TRAINING_STEPS, sample_every=100, sample_prompt=SAMPLE_PROMPT,
+        preset="demo", sample_every=100, sample_prompt=SAMPLE_PROMPT,
     )  # fmt: skip
     return loaded, trained
 
@@ -191,9 +189,10 @@ def train() -> Graph:
         ["Model and photos", "Train", "What was learned"],
         moves=[1],
         note="Press **Run**: the demo model learns an orange square, which it never saw, in about a minute. The file is "
-        "then in Load Subject's list (key R refreshes it).\n\nFor your own: VideoCrafter2's checkpoint in Load "
-        "VideoCrafter2, three to ten photos in the place of Demo Photos (any image loader; remove the links to "
-        "captions and prior), **preset** `quick` or `paper`, **steps** 0 and **make_prior** 200. **sample_prompt** and "
+        "then in Load Subject's list (key R refreshes it).\n\nFor your own: put three to ten photos into a folder in "
+        "ComfyUI's `input` folder, delete Demo Photos (its captions and prior go with it), and connect *Load Image (from "
+        "Folder)* to **images**; on older hosts it is *Load Image Dataset from Folder*. Then VideoCrafter2's checkpoint "
+        "in Load VideoCrafter2, **preset** `quick` or `paper`, and **make_prior** 200. **sample_prompt** and "
         "**sample_every** 100 are for the demo, too: write what yours shall do, or 0 for no samples.",
         hint="Set **class_word** to what the thing is, and **name** to what its file shall be called. **Cancel** keeps "
         "what was learned; **Run** again goes on.",
@@ -212,8 +211,7 @@ def train_then_generate() -> Graph:
         moves=[3],
         note="Learns the subject of workflow 5 and makes a video of it at once; what workflow 5 learned is used again. "
         "The prompt holds the subject's token and its class word: `<new1> toy`. Change it and run again: only the "
-        "video is made again.\n\nFor VideoCrafter2: photos and trainer as in workflow 5, 512x320 with 16 frames, **cfg** 12, "
-        "**k** 5.",
+        "video is made again.\n\nFor VideoCrafter2: photos and trainer as in workflow 5, **cfg** 12, **k** 5.",
         hint=HINT,
     )
     loaded, trained = trainer(graph)

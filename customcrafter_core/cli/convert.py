@@ -114,17 +114,15 @@ def _convert_lora(options: argparse.Namespace) -> None:
 
 def _export_subject(options: argparse.Namespace) -> None:
     from ..subject.file import load_subject
-    from ..subject.formats import export_for_host
+    from ..subject.formats import export_for_host, host_call, host_names
 
     subject = load_subject(options.source)
     folder: Path = options.target
     check_folder(folder)
-    name = "_".join(options.source.stem.split())  # the host ends an embedding's name at a space
-    lora, embedding = folder / f"{name}-lora.safetensors", folder / f"{name}-token.safetensors"
+    lora, embedding = (folder / f"{name}.safetensors" for name in host_names(options.source.stem))
     for path in (lora, embedding):
         check_target(path, force=options.force, source=options.source)
     export_for_host(subject, lora, embedding)
     print(f"{lora}  -> ComfyUI/models/loras, for the node Load LoRA")
     print(f"{embedding}  -> ComfyUI/models/embeddings")
-    call = " ".join(f"embedding:{embedding.stem} {subject.class_word}".split())
-    print(f'Call it in prompts: "{printable(call)}"')
+    print(f'Call it in prompts: "{printable(host_call(embedding.stem, subject.class_word))}"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -91,18 +92,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _others(name: str) -> str:
     from ..training.config import PRESETS
 
-    return "".join(f", {values[name]} with preset {preset}" for preset, values in PRESETS.items() if name in values)
+    return "".join(
+        f", {_shown(values[name])} with preset {preset}" for preset, values in PRESETS.items() if name in values
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written on the command line."""
+    return shlex.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _add_field(group: argparse._ArgumentGroup, entry: Field[Any], others: str) -> None:
     """Add the option for a field of the settings."""
+    from ..training.config import CHOICES
+
     flag = f"--{OPTION_NAMES.get(entry.name, entry.name).replace('_', '-')}"
     default: Any = "" if entry.default is MISSING else entry.default
-    shown = f" (default: {default}{others})".replace("%", "%%") if default != "" else ""
+    shown = "" if default == "" or default is False else f" (default: {_shown(default)}{others})".replace("%", "%%")
     text = entry.metadata["help"] + shown
     given: dict[str, Any] = {"dest": entry.name, "default": argparse.SUPPRESS, "help": text}
     if isinstance(default, bool):
         group.add_argument(flag, action="store_true", **given)
+    elif entry.name in CHOICES:
+        group.add_argument(flag, choices=CHOICES[entry.name], **given)
     elif isinstance(default, tuple):
         kind = type(default[0])
         count = "+" if kind is str else len(default)

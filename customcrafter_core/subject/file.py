@@ -122,7 +122,8 @@ def _content(file: TensorFile) -> dict[str, Any]:
         raise InputError(
             expected="a subject file of this pack",
             found=f"{file.path.name}, without its metadata",
-            remedy="A LoRA of another program is turned into one by: python -m customcrafter_core convert.",
+            remedy="A LoRA of another program is turned into one by python -m customcrafter_core convert, run in this "
+            "pack's folder.",
         )
     try:
         content: dict[str, Any] = json.loads(file.metadata[METADATA_KEY])

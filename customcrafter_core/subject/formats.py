@@ -35,6 +35,8 @@ PEFT = "base_model.model."
 WRAPPERS = (PEFT, UNET_PREFIX, "diffusion_model.", "unet.", "model.")
 KOHYA = "lora_unet_"
 DIFFUSERS_METADATA = "lora_adapter_metadata"
+UNCALLABLE = re.compile(r"[\s()\\<\[]+")
+"""What a prompt of ComfyUI's ends an embedding's name at, or reads as a weight."""
 
 
 def import_lora(
@@ -224,6 +226,21 @@ def check_exportable(subject: Subject) -> None:
             found="one of identity adapters" if subject.adapters else "a token alone",
             remedy="Save it without export; the nodes of this pack apply it.",
         )
+
+
+def host_names(stem: str) -> tuple[str, str]:
+    """Names, without ending, of the LoRA and the embedding that are exported of a subject.
+
+    Args:
+        stem: the subject's own name; what a prompt would not read as part of a name becomes ``_``.
+    """
+    plain = UNCALLABLE.sub("_", stem)
+    return f"{plain}-lora", f"{plain}-token"
+
+
+def host_call(embedding: str, class_word: str) -> str:
+    """How a prompt of ComfyUI's calls a subject by the name of its embedding file."""
+    return " ".join(f"embedding:{embedding} {class_word}".split())
 
 
 def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str | Path) -> None:

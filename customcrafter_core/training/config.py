@@ -22,6 +22,10 @@ SMALLEST_RESIZE, LARGEST_RESIZE = 0.1, 4.0
 LARGEST_WHOLE = 2**63 - 1
 LOSSES = ("mse", "l1")
 RECOMPUTE = ("auto", "on", "off")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": tuple(METHODS), "loss": LOSSES, "gradient_checkpointing": RECOMPUTE,
+}  # fmt: skip
+"""Settings that are one of a few words."""
 
 
 def setting(text: str, default: Any) -> Any:
@@ -35,24 +39,41 @@ class TrainConfig:
 
     class_word: str = field(metadata={"help": "what the subject is, such as: teddy bear"})
     placeholder: str = setting("the learned token V* as prompts write it", PLACEHOLDER)
-    method: str = setting(f"what is trained: {', '.join(METHODS)}", "customcrafter")
-    steps: int = setting("training steps", 10_000)
+    method: str = setting(
+        "what is trained: customcrafter as in the paper, the others as in what it is compared with", "customcrafter"
+    )
+    steps: int = setting("training steps; after too many the photos are known by heart", 10_000)
     token_steps: int = setting("steps before those in which V* alone is learned (DreamVideo's first stage)", 0)
-    lr: float = setting("learning rate; the authors' run multiplied theirs to 2.4e-4", 3e-5)
-    token_lr: float = setting("learning rate of V*; 0: the same", 0.0)
-    weight_decay: float = setting("of AdamW", 1e-2)
-    rank: int = setting("of the LoRA factors", 4)
-    tokens: int = setting("vectors that V* consists of", 1)
-    frames: int = setting("frames of the still video a photo becomes", 4)
-    batch: int = setting("still videos per step, of the subject and of the prior each", 1)
-    token_batch: int = setting("still videos of one frame per step in which V* alone is learned; 0: as many", 0)
-    prior_weight: float = setting("alpha, the weight of the prior's loss; 0: no prior (eq. 4)", 1.0)
-    captions: tuple[str, ...] = setting("for photos without a caption of their own; {} is the subject", CAPTIONS)
-    caption_dropout: float = setting("share of captions that are left empty", 0.0)
-    views: int = setting("differently resized views of each photo, each encoded once", 32)
-    resize: tuple[float, float] = setting("smallest and largest factor of the resize augmentation; 1,1: none", RESIZE)
+    lr: float = setting(
+        "learning rate: higher learns in fewer steps, too high spoils the pictures; the authors' run multiplied theirs to 2.4e-4",
+        3e-5,
+    )
+    token_lr: float = setting("learning rate of V*; 0: the same as of all else", 0.0)
+    weight_decay: float = setting("weight decay of AdamW: higher keeps what is learned smaller", 1e-2)
+    rank: int = setting("rank of the LoRA factors: higher holds more detail, but learns the photos by heart sooner", 4)
+    tokens: int = setting("vectors that V* consists of: more hold more detail, and take more of the prompt's room", 1)
+    frames: int = setting("frames of the still video that a photo becomes: more take more time and memory", 4)
+    batch: int = setting(
+        "still videos per step, of the subject and of the prior each: more make steadier steps, and take more time and memory",
+        1,
+    )
+    token_batch: int = setting(
+        "still videos of one frame per step in which V* alone is learned; 0: as many as batch", 0
+    )
+    prior_weight: float = setting(
+        "alpha, the weight of the prior's loss: higher keeps more of the class; 0: no prior (eq. 4)", 1.0
+    )
+    captions: tuple[str, ...] = setting("captions of photos without one of their own; {} is the subject", CAPTIONS)
+    caption_dropout: float = setting("share of captions that are left empty, at random", 0.0)
+    views: int = setting(
+        "differently resized views of each photo, each encoded once: more are more varied, and take longer at the start",
+        32,
+    )
+    resize: tuple[float, float] = setting(
+        "smallest and largest factor of the resize augmentation; both 1: none", RESIZE
+    )
     flip: bool = setting("mirror half of the views of the subject", False)
-    loss: str = setting(f"{' or '.join(LOSSES)}; the authors' code has l1", "mse")
+    loss: str = setting("how far a prediction is off; the authors' code has l1", "mse")
     min_snr_gamma: float = setting(
         "weigh the loss by min(SNR, gamma) / SNR, which lowers the weight of timesteps with little noise; 0: no", 0.0
     )
@@ -61,11 +82,13 @@ class TrainConfig:
         "draw timesteps with density exp(bias · u), u from 0 to 1 over the range; 0: evenly", 0.0
     )
     offset_noise: float = setting("share of noise that is the same all over a frame", 0.0)
-    gradient_checkpointing: str = setting("recompute activations to save memory: auto, on or off", "auto")
-    width: int = setting("of the video in pixels; 0: the base model's own", 0)
-    height: int = setting("of the video in pixels; 0: the base model's own", 0)
-    fps: int = setting("frame rate that the model is told; 0: its own", 0)
-    seed: int = setting("of everything random", 0)
+    gradient_checkpointing: str = setting(
+        "recompute activations, which saves memory and takes longer; auto: where memory is short", "auto"
+    )
+    width: int = setting("width of the video in pixels; 0: the base model's own", 0)
+    height: int = setting("height of the video in pixels; 0: the base model's own", 0)
+    fps: int = setting("frame rate that the model is told; 0: the base model's own", 0)
+    seed: int = setting("seed of everything random: the same one and the same settings give the same subject", 0)
 
     def __post_init__(self) -> None:
         from ..base_model.text import check_placeholder  # brings the networks, which the settings' names do not need
@@ -88,7 +111,7 @@ class TrainConfig:
             )
 
     def _check_choices(self) -> None:
-        for name, known in (("method", METHODS), ("loss", LOSSES), ("gradient_checkpointing", RECOMPUTE)):
+        for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(
                     expected=f"{name}: {', '.join(known)}", found=f"{getattr(self, name)!r}", remedy="Choose one."

@@ -20,9 +20,9 @@ class Steering:
     """Begin at step 0, whatever an earlier run with this target kept; that is forgotten when the first step is due."""
     checkpoint_every: int = setting("steps between two writings of state and subject; 0: only at the end", 250)
     sample_every: int = setting("steps between two sample videos; 0: none", 0)
-    sample_prompt: str = setting("of the sample videos, with {} for the subject", "a {}")
-    sample_seed: int = setting("of the sample videos", 0)
-    sample_steps: int = setting("sampling steps of the sample videos", 25)
+    sample_prompt: str = setting("prompt of the sample videos, with {} for the subject", "a {}")
+    sample_seed: int = setting("seed of the sample videos: all of a run start from the same noise", 0)
+    sample_steps: int = setting("sampling steps of a sample video: more look better, and take longer", 25)
     recommended: TwoPhase = field(default_factory=TwoPhase)
     """What the subject recommends, and what its samples are made with."""
 

@@ -165,8 +165,12 @@ def base_of(model: ModelPatcher) -> VideoCrafter2 | None:
     return model.model.base if isinstance(model.model, VideoCrafter2Model) else None
 
 
-def require_base(model: ModelPatcher) -> VideoCrafter2:
+def require_base(model: ModelPatcher, remedy: str = "Connect that node's MODEL output.") -> VideoCrafter2:
     """The base model behind a MODEL.
+
+    Args:
+        model: any MODEL.
+        remedy: what else to do with another model.
 
     Raises:
         InputError: it is another model.
@@ -176,6 +180,6 @@ def require_base(model: ModelPatcher) -> VideoCrafter2:
         raise InputError(
             expected="the MODEL of Load VideoCrafter2",
             found=type(model.model).__name__,
-            remedy="Use Dynamic LoRA Weights for other models.",
+            remedy=remedy,
         )
     return base

@@ -19,6 +19,7 @@ from .text import may_hold
 
 CARRIED = "customcrafter_subjects"
 KEY = "customcrafter_token"
+FOR_OTHERS = "Connect that node's MODEL output, or use Dynamic LoRA Weights for other models."
 
 Strengths = Callable[[torch.Tensor], list[float]]
 """Sigmas of a sampler's run ``(steps + 1,)`` -> the subject's strength at each of its steps."""
@@ -60,7 +61,7 @@ def _with_adapters(model: ModelPatcher, subject: Subject, strength: Callable[[],
 
 
 def _take_subject(model: ModelPatcher, subject: Subject, strengths: Strengths, *, any_base: bool) -> ModelPatcher:
-    check_fits(subject, require_base(model), any_base=any_base)
+    check_fits(subject, require_base(model, FOR_OTHERS), any_base=any_base)
     carried = model.get_attachment(CARRIED) or ()
     if subject.placeholder in carried:
         raise InputError(
@@ -94,6 +95,7 @@ class TokenCheck:
             raise InputError(
                 expected=f"{self._token} in the positive prompt, encoded by a CLIP that knows it",
                 found="a prompt without it, or a CLIP that does not know it",
-                remedy=f"Write {self._trigger!r} and encode it with the CLIP that was taught the subject's token.",
+                remedy=f"Write {self._trigger!r}, and connect the CLIP output of Teach Token, or of the node that put the "
+                "subject on the model, to CLIP Text Encode.",
             )
         return run(noise, latent, sampler, sigmas, *rest, **more)

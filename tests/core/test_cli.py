@@ -30,7 +30,7 @@ from customcrafter_core.cli.options import device_of
 from customcrafter_core.demo import demo_checkpoint, demo_subject
 from customcrafter_core.demo.base_name import base_name
 from customcrafter_core.subject.file import load_subject, save_subject
-from customcrafter_core.training.config import PRESETS
+from customcrafter_core.training.config import CHOICES, PRESETS
 from customcrafter_core.training.trainer import TrainStep
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +103,15 @@ def test_help_of_each_command_has_an_example(command: str, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert f"python -m customcrafter_core {command}" in shown.partition("examples:")[2]
     assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_help_of_train_is_written_as_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: 'video of a {}' '{}' 'a static video of a {}' 'a {}')" in shown
+    assert "(default: 0.4 1.4, 1.0 1.0 with preset demo)" in shown and "('" not in shown and "False" not in shown
+    for name, words in CHOICES.items():
+        assert f"--{name.replace('_', '-')} {{{','.join(words)}}}" in shown
 
 
 def test_a_process_tells_one_sentence_and_nothing_else(files: Files) -> None:

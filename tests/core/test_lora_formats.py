@@ -18,7 +18,14 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import clip_tokenizer
 from customcrafter_core.errors import InputError
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
-from customcrafter_core.subject.formats import class_embedding, export_for_host, import_lora, read_token
+from customcrafter_core.subject.formats import (
+    class_embedding,
+    export_for_host,
+    host_call,
+    host_names,
+    import_lora,
+    read_token,
+)
 from customcrafter_core.subject.subject import LoRAFactors, Subject
 
 Factors = dict[str, LoRAFactors]
@@ -385,3 +392,11 @@ def test_exports_have_the_hosts_names_and_are_read_back(
     back = import_lora(lora, model, class_word="dog", token_file=embedding)
     assert same_factors(back, subject) and torch.equal(back.embedding, subject.embedding)
     assert torch.equal(read_token(embedding), subject.embedding)
+
+
+@pytest.mark.parametrize(
+    ("stem", "plain"), [("bear", "bear"), ("my  bear", "my_bear"), ("bear (2)", "bear_2_"), ("<a>[b]", "_a>_b]")]
+)
+def test_names_that_a_prompt_of_the_hosts_can_call(stem: str, plain: str) -> None:
+    assert host_names(stem) == (f"{plain}-lora", f"{plain}-token")
+    assert host_call(f"{plain}-token", "teddy  bear") == f"embedding:{plain}-token teddy bear"

@@ -79,6 +79,7 @@ def test_the_node_shows_what_is_inside(whole: dict[str, Any], definition: dict[s
         name in {**given["required"], **given.get("optional", {})} for given, name in zip(promoted, names, strict=True)
     )
     assert len(names) == sum("widget" in one for one in node["inputs"])
+    assert {"prior", "prior_captions", "make_prior", "negative"} <= {one["name"] for one in node["inputs"]}
 
 
 def test_it_runs(definition: dict[str, Any], bench: Bench) -> None:
@@ -94,6 +95,8 @@ def test_it_runs(definition: dict[str, Any], bench: Bench) -> None:
         "vae": ["load", 2],
         "images": ["photos", 0],
         "captions": ["photos", 1],
+        "prior": ["photos", 2],
+        "prior_captions": ["photos", 3],
     }
     for node in definition["nodes"]:
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": widgets_of(node, descriptions[node["type"]])}

@@ -14,18 +14,20 @@ from customcrafter_core.subject.subject import Subject
 
 def test_save_and_export(bench: Bench, subjects: dict[str, Subject]) -> None:
     scene = bench.scene(subject="second")
-    scene.add("CustomCrafterSaveSubject", subject=scene.subject, name="saved", export=True, overwrite=True)
-    scene.run()
+    save = scene.add("CustomCrafterSaveSubject", subject=scene.subject, name="my saved", export=True, overwrite=True)
+    told = scene.run()[save.name]["text"]
     folder = bench.host.base / "models"
-    saved = load_subject(folder / "loras" / "saved.safetensors")
+    saved = load_subject(folder / "loras" / "my saved.safetensors")
     assert saved.placeholder == "<new2>"
     assert torch.equal(saved.embedding, subjects["second"].embedding)
-    assert (folder / "loras" / "saved_lora.safetensors").is_file()
+    assert (folder / "loras" / "my_saved-lora.safetensors").is_file()
+    call = f"embedding:my_saved-token {subjects['second'].class_word}"
+    assert told == ["Saved: my saved.safetensors", "For Load LoRA: my_saved-lora.safetensors", f"In prompts: {call}"]
 
-    plain = bench.scene(subject=None, prompt="a embedding:saved bear")
-    theirs = plain.host_sampler(model=plain.lora(0.6, "saved_lora"))[0]
+    plain = bench.scene(subject=None, prompt=f"a {call}")
+    theirs = plain.host_sampler(model=plain.lora(0.6, "my_saved-lora"))[0]
     conditioning = plain.positive
-    own = bench.scene(subject="second", prompt="a <new2> bear")
+    own = bench.scene(subject="second", prompt=f"a {saved.trigger}")
     ours = own.host_sampler(model=own.dynamic_weights(0.6, 0.6, 0))[0]
     expected, text = plain.result(theirs, conditioning)
     result, own_text = own.result(ours, own.positive)

@@ -55,6 +55,14 @@ def test_batch_equals_core(bench: Bench, model: VideoCrafter2, subjects: dict[st
     assert distance(scene.result(scene.dynamic_sampler()[0]), expected) < 1e-4
 
 
+def test_sizes_of_zero_are_the_models_own(bench: Bench, model: VideoCrafter2) -> None:
+    for given in ({}, {"frames": 5}, {"width": 64, "height": 48}):
+        scene, size = bench.scene(subject=None), {"width": 0, "height": 0, "frames": 0, **given}
+        latent = scene.add("CustomCrafterEmptyVideoLatent", **size, batch_size=2, model=scene.model)[0]
+        width, height, frames = (size[name] or getattr(model.defaults, name) for name in size)
+        assert scene.result(latent).shape == model.latent_shape(width, height, frames, 2)
+
+
 def test_frame_rate_equals_core(bench: Bench, model: VideoCrafter2) -> None:
     expected = core_latent(model, [], "a dog", fps=3)
     scene = bench.scene(subject=None, prompt="a dog")

@@ -121,7 +121,8 @@ def test_prompt_without_the_token(bench: Bench) -> None:
     unknown.clip = ["1", 1]
     unknown.encode("a <new1> teddy bear")
     unknown.keep(unknown.dynamic_sampler()[0])
-    assert "<new1> in the positive prompt" in refused(unknown)
+    message = refused(unknown)
+    assert "<new1> in the positive prompt" in message and "CLIP output of Teach Token" in message
 
 
 def test_conditioning_that_no_prompt_of_ours_made(bench: Bench) -> None:
@@ -243,6 +244,21 @@ def test_file_that_is_gone(bench: Bench) -> None:
                 scene.run()
 
 
+def test_size_of_no_model(bench: Bench) -> None:
+    scene = bench.scene()
+    scene.keep(scene.add("CustomCrafterEmptyVideoLatent", width=0, height=48, frames=4, batch_size=1)[0])
+    message = refused(scene)
+    assert "width 0, height 48 and frames 4" in message and "Connect the MODEL of Load VideoCrafter2" in message
+    scene = bench.scene()
+    other = scene.add("ProbeSmallModel", kind="sd15")[0]
+    size = {"width": 64, "height": 48, "frames": 0, "batch_size": 1}
+    scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **size, model=other)[0])
+    assert "Write width, height and frames" in refused(scene)
+    scene = bench.scene()
+    scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **{**size, "height": 8, "frames": 4})[0])
+    assert "found 64x8" in refused(scene)
+
+
 def test_same_subject_twice(bench: Bench) -> None:
     scene = bench.scene()
     scene.model = scene.dynamic_weights()
@@ -268,7 +284,11 @@ def test_our_nodes_on_another_model(bench: Bench) -> None:
     scene = bench.scene()
     other = scene.add("ProbeSmallModel", kind="sd15")
     scene.keep(scene.dynamic_sampler(model=other[0], latent_image=other[2])[0])
-    assert "Use Dynamic LoRA Weights" in refused(scene)
+    assert "use Dynamic LoRA Weights" in refused(scene)
+    scene = bench.scene()
+    other = scene.add("ProbeSmallModel", kind="sd15")
+    scene.keep(scene.add("CustomCrafterFrameRate", model=other[0], fps=8)[0])
+    assert refused(scene).endswith("Connect that node's MODEL output.")
 
 
 def test_curve_that_is_no_curve(bench: Bench) -> None:
