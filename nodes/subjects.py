@@ -29,10 +29,11 @@ def summary_of(subject: Any) -> str:
     from ..customcrafter_core.demo.base_name import base_name
 
     strength: TwoPhase = subject.recommended
+    papers = " (the paper's)" if strength == TwoPhase() else ""
     return "\n".join(
         [
             f"In prompts: {subject.trigger}",
-            f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}",
+            f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}{papers}",
             f"Base model: {base_name(subject.base)}",
             f"{kind_of(subject)}, trained for {subject.steps} steps",
         ]
