@@ -91,8 +91,8 @@ class SeededNoise:
         numbers = range(shape[0]) if videos is None else videos
         self._generators = [torch.Generator().manual_seed((seed + n) % 2**64) for n in numbers]
 
-    def __call__(self, step: int = 0) -> torch.Tensor:
-        """The next draw; ``step`` is not used, draws simply follow each other."""
+    def __call__(self) -> torch.Tensor:
+        """The next draw, ``(b, c, t, h, w)``."""
         draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
         return torch.stack(draws).to(self._device)
 

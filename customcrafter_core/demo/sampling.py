@@ -46,7 +46,7 @@ def sample_switched(
     generator, defaults = torch.Generator().manual_seed(seed), model.defaults
     shape = model.latent_shape(defaults.width, defaults.height, defaults.frames, len(captions))
 
-    def noise(step: int = 0) -> torch.Tensor:
+    def noise() -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(model.device)
 
     prompts = [*captions, *later, *[""] * len(captions)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -18,8 +17,8 @@ STEPS, ETA = 50, 1.0
 Denoise = Callable[[torch.Tensor, int, int], torch.Tensor]
 """``(x_t (b, c, t, h, w), timestep, step) -> predicted noise`` of the same shape."""
 
-NoiseSource = Callable[[int], torch.Tensor]
-"""``step -> standard normal noise`` for the end of that step, in the latent's shape."""
+NoiseSource = Callable[[], torch.Tensor]
+"""Gives the next draw of standard normal noise, in the latent's shape."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def ddim_step(
     following: Level,
     *,
     eta: float,
-    noise: Callable[[], torch.Tensor],
+    noise: NoiseSource,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of DDIM.
 
@@ -86,7 +85,7 @@ def ddim_step(
         now: level of ``x``.
         following: level to go to.
         eta: 0 is deterministic, 1 as noisy as the DDPM.
-        noise: draws standard normal noise; not called where none is added.
+        noise: gives the noise that the step adds; not called where none is added.
 
     Returns:
         ``x`` at the level ``following``, and the predicted clean latent.
@@ -143,7 +142,7 @@ def ddim_sample(
     x = latent
     for step, timestep in enumerate(timesteps):
         eps = denoise(x, timestep, step)
-        x, x0 = ddim_step(x, eps, levels[step], levels[step + 1], eta=eta, noise=partial(noise, step))
+        x, x0 = ddim_step(x, eps, levels[step], levels[step + 1], eta=eta, noise=noise)
         if on_step is not None:
             on_step(DDIMStep(step, len(timesteps), timestep, x0))
     return x
