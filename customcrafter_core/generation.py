@@ -10,9 +10,9 @@ import torch
 
 from .base_model.model import VideoCrafter2
 from .base_model.text import check_text
-from .diffusion.ddim import ETA, STEPS, DDIMStep, check_eta, ddim_sample
+from .diffusion.ddim import ETA, DDIMStep, check_eta, ddim_sample
 from .diffusion.guidance import GuidanceBatch, GuidedUNet
-from .diffusion.schedule import NoiseSchedule
+from .diffusion.schedule import STEPS, NoiseSchedule
 from .diffusion.strength import StrengthSchedule, remark_on, strengths_of
 from .errors import InputError
 from .memory.free import free_memory

@@ -8,8 +8,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from customcrafter_core.base_model.geometry import Defaults
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
+from customcrafter_core.diffusion.strength import K
 
 from .demo_values import CFG, DEMO_SIZE, PROMPT, SEED, TRAINING_STEPS
 from .graphs import Graph, Link, Node, Promoted
@@ -18,10 +20,11 @@ from .schemas import Description, input_types
 
 FOLDER = ROOT / "subgraphs"
 NAME = "Train, then generate"
+FULL = Defaults()
 DESCRIPTION = (
     "Learn a subject from photos and make a video of it: model, clip and vae of one Load VideoCrafter2 and three to ten "
     "photos in, frames out. The same name goes on from what was learned. It is set for the demo model; for VideoCrafter2: "
-    "preset quick or paper, training_steps 0, 512x320 with 16 frames, cfg 12, k 5."
+    f"preset quick or paper, training_steps 0, {FULL.width}x{FULL.height} with {FULL.frames} frames, cfg {FULL.cfg:g}, k {K}."
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends
 INPUTS: dict[str, Any] = {

@@ -9,8 +9,9 @@ import torch
 
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import PromptTokenizer, encode_ids
-from ..diffusion.ddim import ETA, STEPS, ddim_sample
+from ..diffusion.ddim import ETA, ddim_sample
 from ..diffusion.guidance import GuidedUNet
+from ..diffusion.schedule import STEPS
 
 CLIPS_AT_ONCE = 10
 

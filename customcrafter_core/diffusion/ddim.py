@@ -11,8 +11,7 @@ import torch
 from ..errors import InputError
 from .schedule import NoiseSchedule
 
-# VideoCrafter2's text-to-video script runs with these; the defaults everywhere.
-STEPS, ETA = 50, 1.0
+ETA = 1.0  # VideoCrafter2's text-to-video script runs with this; the default everywhere
 
 Denoise = Callable[[torch.Tensor, int, int], torch.Tensor]
 """``(x_t (b, c, t, h, w), timestep, step) -> predicted noise`` of the same shape."""
@@ -105,7 +104,7 @@ def check_eta(eta: float) -> None:
         InputError: ``eta`` is not a finite number from 0 to 1.
     """
     if not 0 <= eta <= 1:
-        raise InputError(expected="eta from 0 to 1", found=f"{eta}", remedy="VideoCrafter2 samples at 1.")
+        raise InputError(expected="eta from 0 to 1", found=f"{eta}", remedy=f"VideoCrafter2 samples at {ETA:g}.")
 
 
 def ddim_sample(
