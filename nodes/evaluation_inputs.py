@@ -15,9 +15,7 @@ from .sampling import step_inputs
 from .strength_inputs import LARGEST
 
 NONE = "none"
-ENCODERS, FLOWS = "clip_vision", "optical_flow"  # folders of the host
-if FLOWS not in folder_paths.folder_names_and_paths:  # older hosts do not have it
-    folder_paths.add_model_folder_path(FLOWS, str(Path(folder_paths.models_dir) / FLOWS))
+ENCODERS, FLOWS = "clip_vision", host.model_folder("optical_flow")
 
 
 def encoder_folders() -> dict[str, Path]:
