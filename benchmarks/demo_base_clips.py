@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..base_model.model import VideoCrafter2
-from ..base_model.text import PromptTokenizer, encode_ids
-from ..diffusion.ddim import ETA, ddim_sample
-from ..diffusion.guidance import GuidedUNet
-from ..diffusion.schedule import STEPS
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
+from customcrafter_core.diffusion.ddim import ETA, ddim_sample
+from customcrafter_core.diffusion.guidance import GuidedUNet
+from customcrafter_core.diffusion.schedule import STEPS
 
 CLIPS_AT_ONCE = 10
 
