@@ -15,8 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks import demo_measures as measures
 from benchmarks.demo_sampling import sample_ways
-from customcrafter_core.demo import demo_checkpoint, measures, run, world
+from customcrafter_core.demo import demo_checkpoint, run, world
 from customcrafter_core.diffusion.strength import Constant, StrengthSchedule, TwoPhase
 from customcrafter_core.subject.file import load_subject
 

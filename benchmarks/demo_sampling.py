@@ -9,8 +9,9 @@ import torch
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo.attention import SharedTextAttention
-from customcrafter_core.diffusion.ddim import ETA, STEPS, ddim_levels
+from customcrafter_core.diffusion.ddim import ETA, ddim_levels
 from customcrafter_core.diffusion.guidance import GuidedUNet
+from customcrafter_core.diffusion.schedule import STEPS
 from customcrafter_core.diffusion.strength import StrengthSchedule, strengths_of
 from customcrafter_core.evaluation.shared_runs import RunTree
 from customcrafter_core.generation import SeededNoise

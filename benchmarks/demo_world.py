@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import demo_measures as measures
+from benchmarks.demo_base_clips import sample_switched
 from benchmarks.demo_page import kept_clips, write_page
 from benchmarks.demo_sampling import sample_ways
 from benchmarks.demo_statistics import BASE, COMMITMENT, CROSS, LATE, MAIN, MOVING_PRIOR, NO_PRIOR
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.demo import measures, run, world
-from customcrafter_core.demo.sampling import sample_switched
+from customcrafter_core.demo import run, world
 from customcrafter_core.diffusion.strength import Constant, StrengthSchedule, TwoPhase
 from customcrafter_core.subject.subject import Subject
 from customcrafter_core.training.config import PRESETS, preset

@@ -7,14 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from customcrafter_core.base_model.geometry import Geometry, TextGeometry, UNetGeometry, VAEGeometry
+from customcrafter_core.base_model.geometry import VIDEOCRAFTER2_UNET, Geometry, TextGeometry, VAEGeometry
 from customcrafter_core.base_model.networks import build_networks
 from customcrafter_core.base_model.writing import original_state_dict
 
 GEOMETRY = Geometry(
-    UNetGeometry(
-        4, 4, (320, 640, 1280, 1280), 2, (True, True, True, False), context_dim=1024, head_dim=64, norm_groups=32
-    ),
+    VIDEOCRAFTER2_UNET,
     TextGeometry(vocab_size=49408, positions=77, width=1024, mlp_width=4096, layers=23, heads=16),
     VAEGeometry(image_channels=3, latent_channels=4, channels=(128, 256, 512, 512), blocks_per_level=2, norm_groups=32),
 )

@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from customcrafter_core.demo import demo_checkpoint, measures, run, world
+from benchmarks import demo_measures as measures
+from customcrafter_core.demo import demo_checkpoint, run, world
 from customcrafter_core.evaluation.intervals import bootstrap_mean
 from customcrafter_core.evaluation.motion_onset import motion_onset
 from customcrafter_core.evaluation.sweep import weight_sweep

@@ -10,9 +10,9 @@ import torch
 
 from .base_model.model import VideoCrafter2
 from .base_model.text import check_text
-from .diffusion.ddim import ETA, STEPS, DDIMStep, check_eta, ddim_sample
+from .diffusion.ddim import ETA, DDIMStep, check_eta, ddim_sample
 from .diffusion.guidance import GuidanceBatch, GuidedUNet
-from .diffusion.schedule import NoiseSchedule
+from .diffusion.schedule import STEPS, NoiseSchedule
 from .diffusion.strength import StrengthSchedule, remark_on, strengths_of
 from .errors import InputError
 from .memory.free import free_memory
@@ -91,8 +91,8 @@ class SeededNoise:
         numbers = range(shape[0]) if videos is None else videos
         self._generators = [torch.Generator().manual_seed((seed + n) % 2**64) for n in numbers]
 
-    def __call__(self, step: int = 0) -> torch.Tensor:
-        """The next draw; ``step`` is not used, draws simply follow each other."""
+    def __call__(self) -> torch.Tensor:
+        """The next draw, ``(b, c, t, h, w)``."""
         draws = [torch.randn(self._shape, generator=generator) for generator in self._generators]
         noise = torch.stack(draws)
         if self._device.type == "cuda":  # copied while the GPU works

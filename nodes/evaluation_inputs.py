@@ -7,19 +7,15 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..customcrafter_core.base_model.geometry import Defaults
-from ..customcrafter_core.diffusion.ddim import STEPS
 from ..customcrafter_core.errors import InputError
 from ..customcrafter_core.evaluation.dynamic_degree import VBENCH_FPS
 from ..customcrafter_core.subject.placeholder import PLACEHOLDER
 from . import host
-from .sampling import eta_input
+from .sampling import step_inputs
 from .strength_inputs import LARGEST
 
 NONE = "none"
-ENCODERS, FLOWS = "clip_vision", "optical_flow"  # folders of the host
-if FLOWS not in folder_paths.folder_names_and_paths:  # older hosts do not have it
-    folder_paths.add_model_folder_path(FLOWS, str(Path(folder_paths.models_dir) / FLOWS))
+ENCODERS, FLOWS = "clip_vision", host.model_folder("optical_flow")
 
 
 def encoder_folders() -> dict[str, Path]:
@@ -156,17 +152,5 @@ def run_inputs(model: str) -> list[io.Input]:
         io.Latent.Input("latent_image", tooltip="One video, from Empty Video Latent."),
         io.String.Input("prompt", default="", multiline=True, tooltip="What the video shall show."),
         io.String.Input("negative", default="", multiline=True, tooltip="What it shall not show."),
-        io.Int.Input(
-            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The noise to start from."
-        ),
-        io.Int.Input("steps", default=STEPS, min=1, max=1000, tooltip="Denoising steps; the paper uses 50."),
-        io.Float.Input(
-            "cfg",
-            default=Defaults().cfg,
-            min=1.0,
-            max=100.0,
-            step=0.1,
-            tooltip="How closely the prompt is followed; the paper uses 12.",
-        ),
-        eta_input(),
+        *step_inputs(),
     ]

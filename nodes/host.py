@@ -7,12 +7,14 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.ops
 import comfy.sample
 import comfy.sd
 import comfy.utils
+import folder_paths
 from comfy_api.latest import io
 from PIL import Image
 
@@ -56,6 +58,13 @@ def curve_samples(value: Any, count: int = 201) -> list[float] | None:
 
     curve = CurveInput.from_raw(value)
     return [float(curve.interp(i / (count - 1))) for i in range(count)]
+
+
+def model_folder(name: str) -> str:
+    """The name of a folder of the host's models; hosts that do not have it are told of it."""
+    if name not in folder_paths.folder_names_and_paths:
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+    return name
 
 
 def show_on_node(picture: torch.Tensor) -> None:

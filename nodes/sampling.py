@@ -9,7 +9,8 @@ import comfy.samplers
 from comfy_api.latest import io, ui
 
 from ..customcrafter_core.base_model.geometry import Defaults
-from ..customcrafter_core.diffusion.ddim import ETA, STEPS
+from ..customcrafter_core.diffusion.ddim import ETA
+from ..customcrafter_core.diffusion.schedule import STEPS, TRAIN_TIMESTEPS
 from ..customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase, remark_on
 from . import host
 from .strength_inputs import OF_SUBJECT, schedule_from, strength_inputs
@@ -24,6 +25,28 @@ def samplers() -> list[str]:
     return [OWN_SAMPLER, *comfy.samplers.KSampler.SAMPLERS]
 
 
+def step_inputs() -> list[io.Input]:
+    """The noise to start from, and how the steps go."""
+    cfg = Defaults().cfg
+    return [
+        io.Int.Input(
+            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The noise to start from."
+        ),
+        io.Int.Input(
+            "steps", default=STEPS, min=1, max=TRAIN_TIMESTEPS, tooltip=f"Denoising steps; the paper uses {STEPS}."
+        ),
+        io.Float.Input(
+            "cfg",
+            default=cfg,
+            min=1.0,
+            max=100.0,
+            step=0.1,
+            tooltip=f"How closely the prompt is followed; the paper uses {cfg:g}.",
+        ),
+        eta_input(),
+    ]
+
+
 def eta_input() -> io.Input:
     """How noisy DDIM is."""
     return io.Float.Input(
@@ -32,7 +55,7 @@ def eta_input() -> io.Input:
         min=0.0,
         max=1.0,
         step=0.01,
-        tooltip="Noise that each step of VideoCrafter2's DDIM adds: 1 as VideoCrafter2 samples, 0 none.",
+        tooltip=f"Noise that each step of VideoCrafter2's DDIM adds: {ETA:g} as VideoCrafter2 samples, 0 none.",
     )
 
 
@@ -129,19 +152,7 @@ def sampling_inputs() -> list[io.Input]:
         io.Conditioning.Input("negative", tooltip="What it shall not show."),
         io.Latent.Input("latent_image", tooltip="From Empty Video Latent."),
         SUBJECT.Input("subject", optional=True, tooltip="Without one this samples the base model."),
-        io.Int.Input(
-            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The noise to start from."
-        ),
-        io.Int.Input("steps", default=STEPS, min=1, max=1000, tooltip="Denoising steps; the paper uses 50."),
-        io.Float.Input(
-            "cfg",
-            default=Defaults().cfg,
-            min=1.0,
-            max=100.0,
-            step=0.1,
-            tooltip="How closely the prompt is followed; the paper uses 12.",
-        ),
-        eta_input(),
+        *step_inputs(),
         io.Combo.Input(
             "sampler_name",
             options=samplers(),

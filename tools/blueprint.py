@@ -8,8 +8,11 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from customcrafter_core.base_model.geometry import Defaults
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
+from customcrafter_core.diffusion.strength import K
+from customcrafter_core.training.prior import PAPERS_PICTURES
 
 from .demo_values import CFG, PROMPT, SEED
 from .graphs import Graph, Link, Node, Promoted
@@ -21,7 +24,8 @@ NAME = "Train, then generate"
 DESCRIPTION = (
     "Learn a subject from photos and make a video of it: model, clip and vae of one Load VideoCrafter2 and three to ten "
     "photos in, frames out. The same name goes on from what was learned. It is set for the demo model; for VideoCrafter2: "
-    "preset quick or paper, make_prior 200 as in the paper, cfg 12, k 5. A size of 0 is the model's own."
+    f"preset quick or paper, make_prior {PAPERS_PICTURES} as in the paper, cfg {Defaults().cfg:g}, k {K}. A size of 0 is the "
+    "model's own."
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends
 INPUTS: dict[str, Any] = {

@@ -26,8 +26,13 @@ def fingerprint(unet: UNet3DConditionModel) -> str:
         )
         numbers += (signs.double() @ weight) / weight.norm().clamp(min=1e-12)
     config = unet.config
-    widths = "-".join(str(width) for width in (*config.block_out_channels, config.cross_attention_dim))
-    return json.dumps({"widths": widths, "numbers": [round(number, 5) for number in numbers.tolist()]})
+    sizes = joined_widths(config.block_out_channels, config.cross_attention_dim)
+    return json.dumps({"widths": sizes, "numbers": [round(number, 5) for number in numbers.tolist()]})
+
+
+def joined_widths(channels: Sequence[int], context_dim: int) -> str:
+    """Channels of the network's levels and the width of the text, as a fingerprint has them."""
+    return "-".join(str(width) for width in (*channels, context_dim))
 
 
 def same_base(first: str, second: str) -> bool:

@@ -74,6 +74,19 @@ class UNetGeometry:
     norm_groups: int
 
 
+VIDEOCRAFTER2_UNET = UNetGeometry(
+    in_channels=4,
+    out_channels=4,
+    channels=(320, 640, 1280, 1280),
+    blocks_per_level=2,
+    attends=(True, True, True, False),
+    context_dim=FULL_WIDTH,
+    head_dim=HiddenSizes.unet_head_dim,
+    norm_groups=HiddenSizes.unet_norm_groups,
+)
+"""Where there is no checkpoint to read sizes from."""
+
+
 @dataclass(frozen=True)
 class TextGeometry:
     """Sizes of the text encoder; ``layers`` counts those that are used, one less than the file holds."""

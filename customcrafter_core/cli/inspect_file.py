@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .options import base_path
@@ -26,18 +26,6 @@ examples:
   python -m customcrafter_core inspect model.ckpt
   does the subject belong to this base model?
   python -m customcrafter_core inspect teddy.safetensors --base model.ckpt"""
-
-# For LoRA files without a base model beside them; everywhere else sizes are read from the base model.
-VIDEOCRAFTER2_UNET: dict[str, Any] = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "channels": (320, 640, 1280, 1280),
-    "blocks_per_level": 2,
-    "attends": (True, True, True, False),
-    "context_dim": 1024,
-    "head_dim": 64,
-    "norm_groups": 32,
-}
 
 Facts = Iterator[tuple[str, str]]
 
@@ -133,16 +121,15 @@ def _lora_of_videocrafter2(file: TensorFile) -> Mapping[str, LoRAFactors]:
     """The factors, held against the full-size network without any weights."""
     import torch
 
-    from ..base_model.geometry import UNetGeometry
+    from ..base_model.geometry import VIDEOCRAFTER2_UNET
     from ..base_model.key_tables import unet_table
     from ..base_model.networks import build_unet
     from ..subject.formats import read_factors
     from ..subject.targets import lora_targets
 
-    geometry = UNetGeometry(**VIDEOCRAFTER2_UNET)
     with torch.device("meta"):
-        targets = lora_targets(build_unet(geometry))
-    factors = read_factors(file, targets, unet_table(geometry))
+        targets = lora_targets(build_unet(VIDEOCRAFTER2_UNET))
+    factors = read_factors(file, targets, unet_table(VIDEOCRAFTER2_UNET))
     for name, pair in factors.items():
         found, width = (pair.up.shape[0], pair.down.shape[-1]), tuple(targets[name].weight.shape)
         if found != width:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from ..errors import InputError
 from .schedule import NoiseSchedule
 
-# VideoCrafter2's text-to-video script runs with these; the defaults everywhere.
-STEPS, ETA = 50, 1.0
+ETA = 1.0  # VideoCrafter2's text-to-video script runs with this; the default everywhere
 
 Denoise = Callable[[torch.Tensor, int, int], torch.Tensor]
 """``(x_t (b, c, t, h, w), timestep, step) -> predicted noise`` of the same shape."""
 
-NoiseSource = Callable[[int], torch.Tensor]
-"""``step -> standard normal noise`` for the end of that step, in the latent's shape."""
+NoiseSource = Callable[[], torch.Tensor]
+"""Gives the next draw of standard normal noise, in the latent's shape."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def ddim_step(
     following: Level,
     *,
     eta: float,
-    noise: Callable[[], torch.Tensor],
+    noise: NoiseSource,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of DDIM.
 
@@ -86,7 +84,7 @@ def ddim_step(
         now: level of ``x``.
         following: level to go to.
         eta: 0 is deterministic, 1 as noisy as the DDPM.
-        noise: draws standard normal noise; not called where none is added.
+        noise: gives the noise that the step adds; not called where none is added.
 
     Returns:
         ``x`` at the level ``following``, and the predicted clean latent.
@@ -106,7 +104,7 @@ def check_eta(eta: float) -> None:
         InputError: ``eta`` is not a finite number from 0 to 1.
     """
     if not 0 <= eta <= 1:
-        raise InputError(expected="eta from 0 to 1", found=f"{eta}", remedy="VideoCrafter2 samples at 1.")
+        raise InputError(expected="eta from 0 to 1", found=f"{eta}", remedy=f"VideoCrafter2 samples at {ETA:g}.")
 
 
 def ddim_sample(
@@ -143,7 +141,7 @@ def ddim_sample(
     x = latent
     for step, timestep in enumerate(timesteps):
         eps = denoise(x, timestep, step)
-        x, x0 = ddim_step(x, eps, levels[step], levels[step + 1], eta=eta, noise=partial(noise, step))
+        x, x0 = ddim_step(x, eps, levels[step], levels[step + 1], eta=eta, noise=noise)
         if on_step is not None:
             on_step(DDIMStep(step, len(timesteps), timestep, x0))
     return x

@@ -10,6 +10,7 @@ import torch
 from ..errors import InputError
 
 TRAIN_TIMESTEPS = 1000
+STEPS = 50  # of a DDIM run; the paper's value and that of VideoCrafter2's text-to-video script, the default everywhere
 BETA_START, BETA_END = 0.00085, 0.012
 SCALE_END, SCALE_TIMESTEPS = 0.7, 400
 
@@ -70,7 +71,9 @@ class NoiseSchedule:
         """
         if not 1 <= steps <= TRAIN_TIMESTEPS:
             raise InputError(
-                expected=f"1 to {TRAIN_TIMESTEPS} sampling steps", found=f"{steps}", remedy="50 is the paper's value."
+                expected=f"1 to {TRAIN_TIMESTEPS} sampling steps",
+                found=f"{steps}",
+                remedy=f"{STEPS} is the paper's value.",
             )
         uniform = range(1, TRAIN_TIMESTEPS + 1, TRAIN_TIMESTEPS // steps)
         return [t for t in reversed(uniform) if t < TRAIN_TIMESTEPS]

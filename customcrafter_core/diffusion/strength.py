@@ -135,7 +135,9 @@ def _finite(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InputError(expected=f"a finite {name}", found=_shown(value), remedy="The paper uses 0.4 and 0.8.")
+        raise InputError(
+            expected=f"a finite {name}", found=_shown(value), remedy=f"The paper uses {LAMBDA_S} and {LAMBDA_L}."
+        )
     return number
 
 

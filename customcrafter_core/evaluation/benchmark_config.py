@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..diffusion.ddim import ETA, STEPS
+from ..diffusion.ddim import ETA
+from ..diffusion.schedule import STEPS
 from ..diffusion.strength import LAMBDA_L, Constant, TwoPhase
 from ..errors import InputError
 from ..training.config import PRESETS, TrainConfig

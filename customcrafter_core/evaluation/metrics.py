@@ -1,7 +1,7 @@
-"""The paper's four metrics as pure functions (paper, Evaluation Metrics).
+"""The formulas of the paper's four metrics (paper, Evaluation Metrics), on embeddings of frames, photos and prompt.
 
-Each exists twice: on embeddings, where the formula is, and on frames ``(f, h, w, 3)``, values 0 … 1, with the encoder as
-an argument. Embeddings have length 1, so a product of two is their cosine.
+Metrics of one formula differ in the encoder: `scoring` chooses it, `encoders` has the paper's. Embeddings need not have
+length 1.
 """
 
 from __future__ import annotations
@@ -37,17 +37,25 @@ class ImageTextEncoder(ImageEncoder, Protocol):
 
 
 def text_similarity(frames: torch.Tensor, text: torch.Tensor) -> float:
-    """``1/f · Σ_i cos(frame_i, text)``; frames ``(f, d)``, text ``(d,)``."""
+    """``1/f · Σ_i cos(frame_i, text)``; frames ``(f, d)``, text ``(d,)``.
+
+    CLIP-T is this with CLIP's embeddings.
+    """
     return float((_unit(frames) @ _unit(text)).mean())
 
 
 def image_similarity(frames: torch.Tensor, photos: torch.Tensor) -> float:
-    """``1/(f·p) · Σ_i Σ_j cos(frame_i, photo_j)``; frames ``(f, d)``, photos ``(p, d)``."""
+    """``1/(f·p) · Σ_i Σ_j cos(frame_i, photo_j)``, every frame with every photo; frames ``(f, d)``, photos ``(p, d)``.
+
+    CLIP-I is this with CLIP's embeddings, DINO-I with the class tokens of DINO.
+    """
     return float((_unit(frames) @ _unit(photos).T).mean())
 
 
 def consecutive_similarity(frames: torch.Tensor) -> float:
     """``1/(f-1) · Σ_i cos(frame_i, frame_{i+1})``; frames ``(f, d)``.
+
+    T. Cons. is this with CLIP's embeddings. A still video has 1, so it must be read beside a measure of motion.
 
     Raises:
         InputError: a single frame.
@@ -60,47 +68,8 @@ def consecutive_similarity(frames: torch.Tensor) -> float:
     return float((frames[:-1] * frames[1:]).sum(-1).mean())
 
 
-def clip_t(
-    frames: Frames,
-    prompt: str,
-    clip: ImageTextEncoder,
-    *,
-    placeholders: Sequence[str] = (PLACEHOLDER,),
-    literal: bool = False,
-) -> float:
-    """CLIP-T: ``1/f · Σ_i cos(CLIP(frame_i), CLIP(prompt))``.
-
-    Args:
-        frames: of the video ``(f, h, w, 3)``.
-        prompt: as it was sampled.
-        clip: the paper's is ViT-B/32.
-        placeholders: learned tokens; CLIP does not know them, so they are taken out of the prompt.
-        literal: leave them in as text, as the authors' code does.
-    """
-    text = prompt if literal else without_tokens(prompt, placeholders)
-    return text_similarity(clip.images(frames), clip.text(text))
-
-
-def clip_i(frames: Frames, photos: Pictures, clip: ImageEncoder) -> float:
-    """CLIP-I: ``1/(f·p) · Σ_i Σ_j cos(CLIP(frame_i), CLIP(photo_j))`` with the subject's photos."""
-    return image_similarity(clip.images(frames), clip.images(photos))
-
-
-def dino_i(frames: Frames, photos: Pictures, dino: ImageEncoder) -> float:
-    """DINO-I: ``1/(f·p) · Σ_i Σ_j cos(DINO(frame_i), DINO(photo_j))``, class tokens; every frame with every photo."""
-    return image_similarity(dino.images(frames), dino.images(photos))
-
-
-def temporal_consistency(frames: Frames, clip: ImageEncoder) -> float:
-    """T. Cons.: ``1/(f-1) · Σ_i cos(CLIP(frame_i), CLIP(frame_{i+1}))``.
-
-    A still video has 1, so this must be read beside a measure of motion.
-    """
-    return consecutive_similarity(clip.images(frames))
-
-
 def without_tokens(prompt: str, placeholders: Sequence[str] = (PLACEHOLDER,)) -> str:
-    """The prompt without the learned tokens: ``a <new1> dog`` becomes ``a dog``."""
+    """The prompt without the learned tokens, which CLIP does not know: ``a <new1> dog`` becomes ``a dog``."""
     for placeholder in placeholders:
         prompt = prompt.replace(placeholder, " ")
     return " ".join(prompt.split())

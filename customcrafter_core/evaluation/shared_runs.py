@@ -149,12 +149,12 @@ class RunTree:
             branches.setdefault(self.strengths[member][step], []).append(member)
         return list(branches.values())
 
-    def _noise_of(self, step: int) -> Callable[[], torch.Tensor]:
+    def _noise_of(self, step: int) -> NoiseSource:
         """The noise of a step, which all runs get; the first run, which passes all steps, draws it in their order."""
 
         def noise() -> torch.Tensor:
             if step not in self._noises:
-                self._noises[step] = self.noise(step)
+                self._noises[step] = self.noise()
             return self._noises[step]
 
         return noise

@@ -5,15 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import torch
 
 from .workers import ALONE, Workers
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
-
 
 LONGEST_WAIT = timedelta(hours=12)
 """For one process that makes prior images or a sample video while the others wait."""
@@ -21,10 +16,6 @@ LONGEST_WAIT = timedelta(hours=12)
 
 class LaunchedWorkers(Workers):
     """Processes that Accelerate brought together; gradients are averaged as in data-parallel training."""
-
-    def __init__(self, state: PartialState) -> None:
-        super().__init__(state.process_index, state.num_processes)
-        object.__setattr__(self, "_state", state)
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace tensors by their mean over all processes; sent as one tensor, for there are hundreds of small ones."""
@@ -48,4 +39,4 @@ def launched_workers(device: torch.device) -> tuple[Workers, torch.device]:
     from accelerate import PartialState
 
     state = PartialState(cpu=device.type == "cpu", timeout=LONGEST_WAIT)
-    return LaunchedWorkers(state), state.device
+    return LaunchedWorkers(state.process_index, state.num_processes), state.device

@@ -10,7 +10,7 @@ import comfy.samplers
 import torch
 from einops import rearrange
 
-from ...customcrafter_core.diffusion.ddim import CLEAN, ddim_step
+from ...customcrafter_core.diffusion.ddim import CLEAN, NoiseSource, ddim_step
 from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.generation import SeededNoise
 from .sampling_space import VideoCrafter2Sampling
@@ -73,7 +73,7 @@ def start_noise(latent: torch.Tensor, seed: int, videos: Sequence[int] | None = 
     return SeededNoise(tuple(latent.shape), seed, torch.device("cpu"), videos)()
 
 
-def step_noise(x: torch.Tensor, seed: int, videos: Sequence[int] | None = None) -> Any:
+def step_noise(x: torch.Tensor, seed: int, videos: Sequence[int] | None = None) -> NoiseSource:
     """Noise for the ends of steps in the shape of ``x``: the core's draws after the first one."""
     video = x if x.ndim == 5 else rearrange(x, "t c h w -> 1 c t h w")
     draws = SeededNoise(tuple(video.shape), seed, x.device, videos)

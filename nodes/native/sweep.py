@@ -84,7 +84,7 @@ class TreeSampler:
 
         # `predict` holds the model, so it must not hold the tree: what a circle holds is freed late and out of order, and
         # the host then takes the model for lost and collects garbage at every later run
-        tree = RunTree(self.strengths, levels, self.eta, predict, lambda step: draw())
+        tree = RunTree(self.strengths, levels, self.eta, predict, draw)
         latents = tree.latents_from(x * levels[0].signal)
         self.forwards = tree.forwards
         return torch.cat(latents)

@@ -8,7 +8,7 @@ import pytest
 from host_page import SHOTS
 from running_host import PACK, ROOT, RunningHost
 
-from customcrafter_core.diffusion.ddim import STEPS
+from customcrafter_core.diffusion.schedule import STEPS
 from customcrafter_core.diffusion.strength import Curve, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
 

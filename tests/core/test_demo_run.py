@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import demo_measures as measures
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.main import main
-from customcrafter_core.demo import demo_checkpoint, demo_subject, measures, run, world
+from customcrafter_core.demo import demo_checkpoint, demo_subject, run, world
 from customcrafter_core.diffusion.strength import Constant
 from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject

@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import demo_base_clips, demo_gate
+from benchmarks import demo_measures as measures
 from customcrafter_core.demo import (
     base,
     clips,
     codec,
     demo_checkpoint,
     demo_subject,
-    gate,
-    measures,
-    sampling,
     train_base,
     workers,
     world,
@@ -180,11 +179,11 @@ def test_flicker_tells_one_look_from_many() -> None:
 
 
 def test_gate_passes_a_perfect_model_and_fails_others() -> None:
-    asked = [*gate.gate_scenes(20, 1000), *gate.composed_scenes(6, 1000), *gate.toy_scenes(6, 1000)]
+    asked = [*demo_gate.gate_scenes(20, 1000), *demo_gate.composed_scenes(6, 1000), *demo_gate.toy_scenes(6, 1000)]
     by_caption = {scene.caption: scene for scene in asked}
 
-    def drawn(change: Callable[[world.Scene], world.Scene]) -> gate.Gate:
-        return gate.evaluate_gate(
+    def drawn(change: Callable[[world.Scene], world.Scene]) -> demo_gate.Gate:
+        return demo_gate.evaluate_gate(
             lambda captions, seed: np.stack([world.render_scene(change(by_caption[c])) for c in captions]), count=20
         )[0]
 
@@ -221,11 +220,11 @@ def test_switched_prompts_take_over_at_their_step() -> None:
     model = load_demo_base()
     left, right = (["a red circle moving " + way + " on a white background"] for way in ("left", "right"))
     settings = {"seed": 0, "steps": 4}
-    first = sampling.sample_switched(model, left, right, 4, **settings)
-    second = sampling.sample_switched(model, left, right, 0, **settings)
-    assert np.array_equal(first, sampling.sample_switched(model, left, left, 2, **settings))
-    assert np.array_equal(second, sampling.sample_switched(model, right, right, 2, **settings))
-    between = sampling.sample_switched(model, left, right, 2, **settings)
+    first = demo_base_clips.sample_switched(model, left, right, 4, **settings)
+    second = demo_base_clips.sample_switched(model, left, right, 0, **settings)
+    assert np.array_equal(first, demo_base_clips.sample_switched(model, left, left, 2, **settings))
+    assert np.array_equal(second, demo_base_clips.sample_switched(model, right, right, 2, **settings))
+    between = demo_base_clips.sample_switched(model, left, right, 2, **settings)
     assert not np.array_equal(between, first) and not np.array_equal(between, second)
 
 

@@ -35,7 +35,6 @@ from customcrafter_core.evaluation.benchmark import Benchmark, BenchmarkWatcher,
 from customcrafter_core.evaluation.benchmark_config import METHODS, BenchmarkConfig
 from customcrafter_core.evaluation.benchmark_report import Report
 from customcrafter_core.evaluation.encoders import DinoEncoder
-from customcrafter_core.evaluation.metrics import clip_t, dino_i
 from customcrafter_core.evaluation.paper_tables import TABLE_1, TABLE_2
 from customcrafter_core.evaluation.report_folder import ReportVideos
 from customcrafter_core.evaluation.scoring import MOTION, Scorer
@@ -154,7 +153,7 @@ def test_a_token_of_another_name_is_what_prompts_have_and_scores_leave_out(folde
     (only,) = Benchmark(named, model, folder / "out", Scorer(clip=clip)).run()
     assert only.prompt == "a <mug> cup"
     frames = model.decode(load_file(next((folder / "out" / "cells").rglob("*.safetensors")))["latent"])[0]
-    assert only.scores["CLIP-T"] == pytest.approx(clip_t(frames, "a cup", clip))
+    assert only.scores["CLIP-T"] == pytest.approx(Scorer(clip).score(frames, "a cup")["CLIP-T"])
 
 
 def test_a_new_model_for_scores_scores_the_kept_videos(
@@ -477,7 +476,8 @@ def test_all_models_of_the_settings_reach_the_scorer(folder: Path, monkeypatch: 
     with (out / "cells.csv").open() as file:
         for row in csv.DictReader(file):
             latent = load_file((out / row["video"]).with_suffix(".safetensors"))["latent"]
-            assert float(row["DINO-I"]) == pytest.approx(dino_i(model.decode(latent)[0], photos, dino), abs=1e-5)
+            expected = Scorer(dino=dino).score(model.decode(latent)[0], photos=photos)["DINO-I"]
+            assert float(row["DINO-I"]) == pytest.approx(expected, abs=1e-5)
             assert (row["Dynamic degree"], row["CLIP-T"]) == ("1.0", "")
 
 

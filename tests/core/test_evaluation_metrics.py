@@ -86,43 +86,47 @@ def test_each_metric_equals_a_computation_of_its_own(
 ) -> None:
     frames, text = own_clip(clip_folder, images_of_frames(), "a teddy bear is running on grass")
     photos, _ = own_clip(clip_folder, PHOTOS, "")
-    close = {"rel": 0, "abs": 1e-5}
-    assert metrics.clip_t(FRAMES, PROMPT, clip) == pytest.approx(np.mean([cosine(f, text) for f in frames]), **close)
-    expected = np.mean([cosine(f, p) for f in frames for p in photos])
-    assert metrics.clip_i(FRAMES, PHOTOS, clip) == pytest.approx(expected, **close)
-    expected = np.mean([cosine(frames[i], frames[i + 1]) for i in range(len(frames) - 1)])
-    assert metrics.temporal_consistency(FRAMES, clip) == pytest.approx(expected, **close)
+    scores = Scorer(clip, dino).score(FRAMES, PROMPT, PHOTOS)
     seen, own = own_dino(dino_folder, images_of_frames()), own_dino(dino_folder, PHOTOS)
-    expected = np.mean([cosine(f, p) for f in seen for p in own])
-    assert metrics.dino_i(FRAMES, PHOTOS, dino) == pytest.approx(expected, **close)
+    expected = {
+        "CLIP-T": np.mean([cosine(f, text) for f in frames]),
+        "CLIP-I": np.mean([cosine(f, p) for f in frames for p in photos]),
+        "DINO-I": np.mean([cosine(f, p) for f in seen for p in own]),
+        "T. Cons.": np.mean([cosine(frames[i], frames[i + 1]) for i in range(len(frames) - 1)]),
+    }
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, rel=0, abs=1e-5)
 
 
 def test_the_token_is_taken_out_unless_the_literal_form_is_asked_for(clip: ClipEncoder, clip_folder: Path) -> None:
     _, text = own_clip(clip_folder, images_of_frames(), PROMPT)
     frames, _ = own_clip(clip_folder, images_of_frames(), "")
     literal = np.mean([cosine(f, text) for f in frames])
-    assert metrics.clip_t(FRAMES, PROMPT, clip, literal=True) == pytest.approx(literal, abs=1e-5)
-    assert metrics.clip_t(FRAMES, PROMPT, clip) == metrics.clip_t(FRAMES, "a teddy bear is running on grass", clip)
-    assert abs(metrics.clip_t(FRAMES, PROMPT, clip) - literal) > 1e-4
+    without = Scorer(clip).score(FRAMES, PROMPT)["CLIP-T"]
+    assert Scorer(clip, literal=True).score(FRAMES, PROMPT)["CLIP-T"] == pytest.approx(literal, abs=1e-5)
+    assert without == Scorer(clip).score(FRAMES, "a teddy bear is running on grass")["CLIP-T"]
+    assert abs(without - literal) > 1e-4
     assert metrics.without_tokens("<new1> cat and <mug> mug", ["<new1>", "<mug>"]) == "cat and mug"
 
 
 def test_consistency_of_identical_frames_is_one_and_shuffling_lowers_it(clip: ClipEncoder) -> None:
-    assert metrics.temporal_consistency(FRAMES[:1].repeat(6, axis=0), clip) == pytest.approx(1, abs=1e-6)
+    def consistency(frames: np.ndarray) -> float:
+        return metrics.consecutive_similarity(clip.images(frames))
+
+    assert consistency(FRAMES[:1].repeat(6, axis=0)) == pytest.approx(1, abs=1e-6)
     ways = np.linspace(0, 1, 12)[:, None, None, None]
     fading = (FRAMES[:1] * (1 - ways) + FRAMES[1:2] * ways).astype(np.float32)
     shuffled = fading[np.random.default_rng(3).permutation(12)]
-    assert metrics.temporal_consistency(shuffled, clip) < metrics.temporal_consistency(fading, clip) - 1e-3
+    assert consistency(shuffled) < consistency(fading) - 1e-3
     with pytest.raises(InputError, match="two frames"):
-        metrics.temporal_consistency(FRAMES[:1], clip)
+        consistency(FRAMES[:1])
 
 
 def test_a_video_of_the_photo_itself_has_similarity_one(clip: ClipEncoder, dino: DinoEncoder) -> None:
     still = FRAMES[:1].repeat(3, axis=0)
-    photo = images_of_frames()[:1]
-    for measure, encoder in ((metrics.clip_i, clip), (metrics.dino_i, dino)):
-        assert measure(still, photo, encoder) == pytest.approx(1, abs=1e-6)
-        assert measure(still, PHOTOS, encoder) < 0.999
+    same, others = (Scorer(clip, dino).score(still, photos=photos) for photos in (images_of_frames()[:1], PHOTOS))
+    for name in ("CLIP-I", "DINO-I"):
+        assert same[name] == pytest.approx(1, abs=1e-6)
+        assert others[name] < 0.999
 
 
 def test_long_prompts_are_cut_as_clip_does(clip: ClipEncoder) -> None:
@@ -172,15 +176,6 @@ def test_scores_leave_out_what_is_absent_and_name_it(clip: ClipEncoder, dino_fol
     nothing = Scorer()
     summary = summarize([nothing.score(FRAMES), nothing.score(FRAMES[::-1])], nothing)
     assert set(summary.means) == {MOTION} and set(summary.absent) == set(METRICS) - {MOTION}
-
-
-def test_scores_are_the_metrics(clip: ClipEncoder, dino: DinoEncoder) -> None:
-    scores = Scorer(clip, dino).score(FRAMES, PROMPT, PHOTOS)
-    assert scores["CLIP-T"] == metrics.clip_t(FRAMES, PROMPT, clip)
-    assert scores["CLIP-I"] == metrics.clip_i(FRAMES, PHOTOS, clip)
-    assert scores["DINO-I"] == metrics.dino_i(FRAMES, PHOTOS, dino)
-    assert scores["T. Cons."] == metrics.temporal_consistency(FRAMES, clip)
-    assert Scorer(clip, literal=True).score(FRAMES, PROMPT)["CLIP-T"] != scores["CLIP-T"]
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------

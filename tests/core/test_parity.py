@@ -81,6 +81,7 @@ def test_ddim(reference: Reference, eta: int, steps: int) -> None:
     description, t = reference
     schedule, noise, cfg = NoiseSchedule.videocrafter2(), t["ddim.noise"], description["ddim"]["cfg"]
     batch = noise[0].shape if noise[0].ndim == 5 else (1, *noise[0].shape)
+    draws = iter(noise.reshape(-1, *batch))
     last: list[DDIMStep] = []
 
     def toy(x: torch.Tensor, timestep: int, c: float) -> torch.Tensor:
@@ -92,10 +93,10 @@ def test_ddim(reference: Reference, eta: int, steps: int) -> None:
 
     result = ddim_sample(
         denoise,
-        noise[0].reshape(batch),
+        next(draws),
         schedule,
         schedule.ddim_timesteps(steps),
-        noise=lambda step: noise[step + 1].reshape(batch),
+        noise=lambda: next(draws),
         eta=eta,
         on_step=last.append,
     )
@@ -116,7 +117,7 @@ def test_algorithm1(model: VideoCrafter2, reference: Reference, tmp_path: Path, 
     assert len(factors) * 2 == len(algorithm["lora_keys"])
     subject = Subject(factors, torch.zeros(1, model.geometry.text.width))
 
-    noise = t["algorithm1.noise"]
+    noise = iter(t["algorithm1.noise"].split(1))
     timesteps = model.schedule.ddim_timesteps(algorithm["steps"])
     strengths = strengths_of(TwoPhase(settings["lambda_s"], settings["lambda_l"], settings["K"]), len(timesteps))
     cond, uncond = t["algorithm1.cond"], t["algorithm1.uncond"]
@@ -129,10 +130,10 @@ def test_algorithm1(model: VideoCrafter2, reference: Reference, tmp_path: Path, 
 
         result = ddim_sample(
             denoise,
-            noise[:1],
+            next(noise),
             model.schedule,
             timesteps,
-            noise=lambda step: noise[step + 1 : step + 2],
+            noise=lambda: next(noise),
             eta=settings["eta"],
         )
     assert relative_l2(result, t[f"algorithm1.{run}.out"]) < 1e-4

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..base_model.model import VideoCrafter2
-from ..base_model.text import PromptTokenizer, encode_ids
-from ..diffusion.ddim import ETA, STEPS, ddim_sample
-from ..diffusion.guidance import GuidedUNet
+from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
+from customcrafter_core.diffusion.ddim import ETA, ddim_sample
+from customcrafter_core.diffusion.guidance import GuidedUNet
+from customcrafter_core.diffusion.schedule import STEPS
 
 CLIPS_AT_ONCE = 10
 
@@ -46,7 +47,7 @@ def sample_switched(
     generator, defaults = torch.Generator().manual_seed(seed), model.defaults
     shape = model.latent_shape(defaults.width, defaults.height, defaults.frames, len(captions))
 
-    def noise(step: int = 0) -> torch.Tensor:
+    def noise() -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(model.device)
 
     prompts = [*captions, *later, *[""] * len(captions)]

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from . import world
-from .world import Look, Scene
+from customcrafter_core.demo import world
+from customcrafter_core.demo.world import Look, Scene
 
 STILL_TRAVEL = 0.10
 """Less travel than this is standing still; drawn moving clips travel at least 0.38, drawn still ones 0."""
