@@ -75,12 +75,15 @@ class SubjectTrainer(io.ComfyNode):
     @classmethod
     def execute(cls, **given: list[Any]) -> io.NodeOutput:
         """Train."""
+        from ..customcrafter_core.training.config import check_preset
+        from .native.model import require_base
         from .native.source import source_of
         from .native.training import train
 
         lists = {name: given.pop(name, None) or [] for name in LISTS}
         one = {name: single(name, values) for name, values in given.items()}
         path = source_of(one["model"], one["clip"], one["vae"])
+        check_preset(one["preset"], require_base(one["model"]).geometry.unet)
         order = order_of(lists, one)
         result = train(one["model"], path, order, lambda text: host.show_text(cls, text))
         return _output(cls, result, order)

@@ -12,7 +12,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..customcrafter_core.errors import InputError
-from ..customcrafter_core.training.config import LARGEST_RATE, PRESETS, RECOMPUTE, TrainConfig
+from ..customcrafter_core.training.config import (
+    LARGEST_RATE,
+    PRESETS,
+    PRIOR_PICTURES,
+    PRIOR_STEPS,
+    RECOMPUTE,
+    TrainConfig,
+)
 from ..customcrafter_core.training.methods import METHODS
 from ..customcrafter_core.training.steering import Steering
 from . import host
@@ -96,8 +103,8 @@ def optional_inputs() -> list[io.Input]:
             min=0,
             max=10_000,
             optional=True,
-            tooltip="Let the base model make so many prior pictures; they are kept in the output folder and used again. "
-            "The paper has 200.",
+            tooltip="Let the base model make so many prior pictures, each from a short video of "
+            f"{PRIOR_STEPS} steps; they are kept in the output folder and used again. The paper has {PRIOR_PICTURES}.",
         ),
     ]
 

@@ -12,7 +12,7 @@ from customcrafter_core.base_model.geometry import Defaults
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
 from customcrafter_core.diffusion.strength import K
-from customcrafter_core.training.prior import PAPERS_PICTURES
+from customcrafter_core.training.config import PRIOR_PICTURES
 
 from .demo_values import CFG, PROMPT, SEED
 from .graphs import Graph, Link, Node, Promoted
@@ -24,7 +24,7 @@ NAME = "Train, then generate"
 DESCRIPTION = (
     "Learn a subject from photos and make a video of it: model, clip and vae of one Load VideoCrafter2 and three to ten "
     "photos in, frames out. The same name goes on from what was learned. It is set for the demo model; for VideoCrafter2: "
-    f"preset quick or paper, make_prior {PAPERS_PICTURES} as in the paper, cfg {Defaults().cfg:g}, k {K}. A size of 0 is the "
+    f"preset quick or paper, make_prior {PRIOR_PICTURES} as in the paper, cfg {Defaults().cfg:g}, k {K}. A size of 0 is the "
     "model's own."
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends

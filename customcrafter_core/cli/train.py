@@ -126,6 +126,7 @@ def _add_field(group: argparse._ArgumentGroup, entry: Field[Any], others: str) -
 
 def run(options: argparse.Namespace) -> None:
     """Learn the subject and write it."""
+    from ..training.config import check_preset
     from ..training.distributed import launched_workers
     from ..training.keeper import FOLDER_SUFFIX, has_run
     from ..training.loop import check_dtype, check_run, train_subject
@@ -140,6 +141,7 @@ def run(options: argparse.Namespace) -> None:
     check_dtype(dtype_of(options.dtype, device))
     photos = _photos(given)
     model = load_base(options)
+    check_preset(_preset(given), model.geometry.unet)
     check_run(model, photos, config, steering, workers=workers)
     if not workers.is_first:
         workers.wait()  # the first one makes prior images
@@ -237,10 +239,16 @@ def _required(given: dict[str, Any], name: str) -> Any:
     return given[name]
 
 
+def _preset(given: dict[str, Any]) -> str:
+    from ..training.config import DEMO
+
+    return given.get("preset") or (DEMO if given.get("base") is None else "paper")
+
+
 def _config(given: dict[str, Any]) -> TrainConfig:
     from ..training.config import PRESETS, TrainConfig, preset
 
-    name = given.get("preset") or ("demo" if given.get("base") is None else "paper")
+    name = _preset(given)
     if name not in PRESETS:
         preset(name, "subject")  # tells which there are
     own = {entry.name: given[entry.name] for entry in fields(TrainConfig) if entry.name in given}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..base_model.geometry import VIDEOCRAFTER2_UNET, UNetGeometry
 from ..diffusion.schedule import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..subject.placeholder import PLACEHOLDER
@@ -16,6 +17,8 @@ from .methods import METHODS
 # The authors' captions; {} is the subject as prompts call it, or the class word for prior images.
 CAPTIONS = ("video of a {}", "{}", "a static video of a {}", "a {}")
 RESIZE = (0.4, 1.4)  # paper, supplement
+PRIOR_PICTURES = 200  # paper
+PRIOR_STEPS = 25  # of sampling each; half of what a video to look at gets
 
 LARGEST_RATE = 1.0  # of learning; far above what learns anything, far below what float32 cannot hold
 SMALLEST_RESIZE, LARGEST_RESIZE = 0.1, 4.0
@@ -239,10 +242,11 @@ _DREAMVIDEO: dict[str, Any] = {
     "offset_noise": 0.1,
     "prior_weight": 0.0,
 }
+DEMO = "demo"
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "quick": {"steps": 1_500, "lr": 2.4e-4},
-    "demo": {
+    DEMO: {
         "steps": 300, "lr": 3e-3, "frames": 2, "batch": 4, "min_snr_gamma": 1.0, "views": 1, "resize": (1.0, 1.0),
     },
     "custom_diffusion": {"method": "custom_diffusion", "steps": 2_000, "lr": 1e-5},
@@ -262,3 +266,21 @@ def preset(name: str, class_word: str, **changes: Any) -> TrainConfig:
     if name not in PRESETS:
         raise InputError(expected=f"a preset: {', '.join(PRESETS)}", found=name, remedy="Choose one of them.")
     return TrainConfig(class_word=class_word, **{**PRESETS[name], **changes})
+
+
+def check_preset(name: str, unet: UNetGeometry) -> None:
+    """Refuse to learn a subject on the real model with the demo's settings, which would ruin it without a word.
+
+    Args:
+        name: of the preset.
+        unet: of the base model.
+
+    Raises:
+        InputError: the preset is the demo's and the model VideoCrafter2.
+    """
+    if name == DEMO and unet == VIDEOCRAFTER2_UNET:
+        raise InputError(
+            expected=f"a preset for VideoCrafter2: {', '.join(other for other in PRESETS if other != DEMO)}",
+            found=f"{DEMO}, whose learning rate is {PRESETS[DEMO]['lr'] / _default('lr'):.0f} times the paper's",
+            remedy="Choose another; demo is for the demo model.",
+        )

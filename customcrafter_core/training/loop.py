@@ -14,12 +14,11 @@ from ..errors import InputError
 from ..generation import AppliedSubject, VideoSettings, generate
 from ..memory.free import free_memory
 from ..subject.subject import Subject
-from .config import TrainConfig
+from .config import PRIOR_PICTURES, TrainConfig
 from .examples import encode_examples, size_of
 from .keeper import Keeper, RunIdentity, digest_of
 from .memory_plan import plan_memory
 from .photos import Clip, Photo, cut_off, thumbnail
-from .prior import PAPERS_PICTURES
 from .steering import Steering
 from .trainer import Trainer, TrainStep
 from .watcher import Sample, Watcher
@@ -97,7 +96,7 @@ def learned_from(photos: Sequence[Photo], prior: int, config: TrainConfig, size:
         config: what is learned and how.
         size: width and height that photos are cut to.
     """
-    lost = f", so nothing keeps the class from being forgotten; the paper has {PAPERS_PICTURES}"
+    lost = f", so nothing keeps the class from being forgotten; the paper has {PRIOR_PICTURES}"
     others = f"{prior or 'no'} prior picture{'s' * (prior != 1)}{lost if config.prior_weight and not prior else ''}"
     told = f"{len(photos)} photo{'s' * (len(photos) != 1)}, {others}."
     losses = [cut_off(photo.image.size, size) for photo in photos]

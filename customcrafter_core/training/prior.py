@@ -22,7 +22,7 @@ from ..errors import InputError, damaged_file
 from ..generation import SampledStep, VideoSettings, generate
 from ..output.files import write_bytes, write_json
 from ..output.pixels import to_bytes
-from .config import CAPTIONS
+from .config import CAPTIONS, PRIOR_STEPS
 from .photos import (
     FORMATS,
     MOST_BYTES,
@@ -36,8 +36,6 @@ from .photos import (
     usable,
 )
 
-PAPERS_PICTURES = 200
-STEPS = 25  # of sampling; half of what a video to look at gets
 RECORD = "prior.json"
 MOVING = {".gif", ".png", ".webp"}
 FRAME_TIME = 100  # ms in files made here; frames that are equal are stored as one that lasts longer
@@ -98,7 +96,7 @@ def generate_prior(
     *,
     clips: bool = False,
     seed: int = 0,
-    steps: int = STEPS,
+    steps: int = PRIOR_STEPS,
     skip_broken: bool = False,
     on_plan: Callable[[], GuidanceBatch] | None = None,
     on_item: Callable[[int, int], None] | None = None,

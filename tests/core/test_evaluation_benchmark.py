@@ -483,7 +483,7 @@ def test_all_models_of_the_settings_reach_the_scorer(folder: Path, monkeypatch: 
 
 def result(method: str, seed: int, **scores: float) -> CellResult:
     subject = module.SubjectEntry("cup", "cup", Path("cup"))
-    return CellResult(module.Cell(METHODS[method], subject, 0, 0, "a {}", seed), "a cup", scores, 8)
+    return CellResult(module.Cell(METHODS[method], subject, 0, 0, "a {}", seed), "a cup", scores)
 
 
 def test_tables_hold_means_with_intervals_beside_the_papers_values() -> None:

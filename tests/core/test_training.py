@@ -12,6 +12,7 @@ import tiny_models
 import torch
 from PIL import Image
 
+from customcrafter_core.base_model.geometry import VIDEOCRAFTER2_UNET
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import clip_tokenizer
@@ -20,7 +21,7 @@ from customcrafter_core.subject.subject import Subject
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.augmentation import LARGE_PHRASES, SMALL_PHRASES
 from customcrafter_core.training.batches import Batch, BatchSource, draw_timesteps, generator_of
-from customcrafter_core.training.config import PRESETS, TrainConfig, preset
+from customcrafter_core.training.config import PRESETS, TrainConfig, check_preset, preset
 from customcrafter_core.training.examples import Examples, ExampleSets, encode_examples, views_of_each
 from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.objective import Captions, losses_of
@@ -538,3 +539,10 @@ def test_settings_as_plain_values_and_back() -> None:
     for wrong in ({}, {"class_word": "dog", "rate": 1}, {"class_word": "dog", "steps": "many"}, {"class_word": 3}):
         with pytest.raises(InputError):
             TrainConfig.from_metadata(wrong)
+
+
+def test_the_demos_preset_is_not_for_videocrafter2(model: VideoCrafter2) -> None:
+    with pytest.raises(InputError, match="demo, whose learning rate is 100 times the paper's"):
+        check_preset("demo", VIDEOCRAFTER2_UNET)
+    check_preset("demo", model.geometry.unet)
+    check_preset("paper", VIDEOCRAFTER2_UNET)
