@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .conversion import parts_of
-from .geometry import Defaults, Geometry, HiddenSizes, defaults_of, hidden_sizes_of
+from .geometry import Defaults, Geometry, defaults_of
 from .loading import counted, plan, read_weights, stored_fingerprint
 from .tensor_file import TensorFile
 
@@ -19,7 +19,6 @@ class CheckpointFacts:
     """What a usable checkpoint holds."""
 
     geometry: Geometry
-    hidden: HiddenSizes
     defaults: Defaults
     parameters: tuple[int, int, int]
     """Of UNet, text encoder and autoencoder."""
@@ -44,7 +43,6 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
     counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in parts_of(networks, geometry)]
     return CheckpointFacts(
         geometry=geometry,
-        hidden=hidden_sizes_of(file.metadata),
         defaults=defaults_of(file.metadata),
         parameters=(counts[0], counts[1], counts[2]),
         dtypes=tuple(sorted({file.tensors[source.name].dtype for source in sources.values()}, key=str)),

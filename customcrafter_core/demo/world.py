@@ -6,8 +6,8 @@ resolution. Colours are RGB bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -275,12 +275,6 @@ def subject_photos(name: str, count: int = 5, seed: int = 0, side: int = SIDE) -
     return [render_scene(scene, 1, side)[0] for scene in subject_scenes(HELD_OUT[name], count, seed)]
 
 
-def with_motion(scene: Scene, motion: str, seed: int = 0) -> Scene:
-    """The same object and background with another motion (caption not changed)."""
-    start, end = place(np.random.default_rng([seed, 11]), motion, scene.radius)
-    return replace(scene, motion=motion, start=start, end=end)
-
-
 def gate_prompts() -> list[tuple[str, Scene]]:
     """Every plain prompt (colour x shape x background x motion) with a scene that is a right answer to it."""
     rng = np.random.default_rng(5)
@@ -294,8 +288,3 @@ def gate_prompts() -> list[tuple[str, Scene]]:
                     look = Look(shape, "plain", (colour, colour))
                     answers.append((caption, Scene(look, background, motion, 0.205, start, end, caption)))
     return answers
-
-
-def captions_of(scenes: Sequence[Scene]) -> list[str]:
-    """The captions of scenes, in order."""
-    return [scene.caption for scene in scenes]

@@ -42,11 +42,6 @@ class SharedRuns:
         """Guided predictions that separate runs would have computed."""
         return sum(len(run) for run in self.strengths)
 
-    @property
-    def saving(self) -> float:
-        """Share of the predictions that was saved, 0 … 1."""
-        return 1 - self.forwards / self.forwards_alone
-
 
 @torch.inference_mode()
 def sample_runs(
