@@ -12,7 +12,7 @@ from ..customcrafter_core.evaluation.dynamic_degree import VBENCH_FPS
 from ..customcrafter_core.subject.placeholder import PLACEHOLDER
 from . import host
 from .sampling import step_inputs
-from .strength_inputs import LARGEST
+from .strength_inputs import OF_SUBJECT
 
 NONE = "none"
 ENCODERS, FLOWS = "clip_vision", host.model_folder("optical_flow")
@@ -117,12 +117,13 @@ def strengths_from(name: str, text: str) -> list[float]:
     Raises:
         InputError: something else, or out of range.
     """
-    remedy = f"Write numbers from -{LARGEST:g} to {LARGEST:g} with commas, such as 0.2, 0.4."
+    least, most = OF_SUBJECT
+    remedy = f"Write numbers from {least:g} to {most:g} with commas, such as 0.2, 0.4."
     try:
         values = [float(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise InputError(expected=f"a list of numbers in {name}", found=repr(text), remedy=remedy) from error
-    if not values or not all(abs(value) <= LARGEST for value in values):
+    if not values or not all(least <= value <= most for value in values):
         raise InputError(expected=f"a list of strengths in {name}", found=repr(text), remedy=remedy)
     return values
 

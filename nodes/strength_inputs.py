@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..customcrafter_core.diffusion.ddim import STEPS
+from ..customcrafter_core.diffusion.schedule import STEPS
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, LAMBDA_S, Curve, K, StrengthSchedule, TwoPhase
 from . import host
 

@@ -13,7 +13,7 @@ from ..customcrafter_core.errors import InputError
 from ..customcrafter_core.output.names import file_inside
 from . import host
 from .loading import BUILT_IN, choices, chosen_file, saved_at
-from .strength_inputs import LARGEST, STEP
+from .strength_inputs import OF_SUBJECT, STEP
 
 SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
 SUFFIX = ".safetensors"
@@ -123,8 +123,8 @@ class ApplySubject(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=LAMBDA_L,
-                    min=-LARGEST,
-                    max=LARGEST,
+                    min=OF_SUBJECT[0],
+                    max=OF_SUBJECT[1],
                     step=STEP,
                     tooltip="How strong the subject is.",
                 ),
