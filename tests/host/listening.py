@@ -31,6 +31,11 @@ class Heard:
         found = [data for kind, data in self.messages if kind == "progress" and data["node"] == node]
         return [(data["value"], data["max"]) for data in found]
 
+    def bar(self, total: int) -> int:
+        """Where the progress bar of so many items stands; 0 before it is shown."""
+        found = [data["value"] for kind, data in self.messages if kind == "progress" and data["max"] == total]
+        return found[-1] if found else 0
+
 
 def listen(host: RunningHost, graph: dict[str, Any], seconds: float = 120) -> Heard:
     """Run a graph as a page does and hear what the host tells it."""
@@ -38,7 +43,7 @@ def listen(host: RunningHost, graph: dict[str, Any], seconds: float = 120) -> He
     socket = websocket.create_connection(f"ws://127.0.0.1:{host.port}/ws?clientId={client}", timeout=seconds)
     try:
         prompt = host.queue(graph, client)
-        while not _hear(heard, socket.recv(), prompt):
+        while not hear(heard, socket.recv(), prompt):
             pass
     finally:
         socket.close()
@@ -53,13 +58,13 @@ def started(host: RunningHost, graph: dict[str, Any], node: str, seconds: float 
     try:
         prompt = host.queue(graph, client)
         while not heard.progress(node):
-            assert not _hear(heard, socket.recv(), prompt), "it ended before"
+            assert not hear(heard, socket.recv(), prompt), "it ended before"
     finally:
         socket.close()
     return prompt
 
 
-def _hear(heard: Heard, message: str | bytes, prompt: str) -> bool:
+def hear(heard: Heard, message: str | bytes, prompt: str) -> bool:
     """Note a message; whether it is the last one."""
     if isinstance(message, bytes):
         kind, second = struct.unpack(">II", message[:8])
