@@ -20,7 +20,7 @@ def output_file(name: str) -> Path:
 
 
 class ProbeSave:
-    """Write a value (a tensor, a LATENT, an IMAGE, text) to the output folder."""
+    """Write a value (a tensor, a LATENT, an IMAGE, text) to the output folder; never from the host's cache."""
 
     RETURN_TYPES = ()
     FUNCTION = "save"
@@ -34,6 +34,10 @@ class ProbeSave:
     @classmethod
     def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
         return True
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")
 
     def save(self, value: Any, name: str) -> dict[str, Any]:
         if isinstance(value, dict) and "samples" in value:
