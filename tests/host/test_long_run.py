@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graphs import Graph
+from listening import started
 from PIL import Image
 from running_host import NO_HOST, Interrupted, PromptFailed, RunningHost, found_hosts, host_version
 
@@ -28,6 +29,7 @@ NEEDED = 40  # fewer do not tell growth from warming up
 WARM = 0.3  # of the queues: what the host keeps for itself is loaded by then
 GROWTH = 0.02
 MODEL, SUBJECT = "customcrafter_demo", "customcrafter_demo_subject"
+SAMPLER = "CustomCrafterDynamicWeightedKSampler"
 
 FOUND = found_hosts() or [None]
 KILLED = FOUND if FOUND == [None] or "LONG_RUN" in os.environ else [max(found_hosts(), key=host_version)]
@@ -55,12 +57,12 @@ def video(seed: int, steps: int = 6, name: str = "long_run", **strength: Any) ->
     clip = graph.add("CustomCrafterTeachToken", clip=loaded[1], subject=subject)[0]
     text = [graph.add("CLIPTextEncode", clip=clip, text=words)[0] for words in ("a <new1> toy moving left", "")]
     latent = graph.add("CustomCrafterEmptyVideoLatent", width=32, height=32, frames=8, batch_size=1, model=model)
-    sampled = graph.add(
-        "CustomCrafterDynamicWeightedKSampler", model=model, subject=subject, positive=text[0], negative=text[1],
+    latents = graph.add(
+        SAMPLER, model=model, subject=subject, positive=text[0], negative=text[1],
         latent_image=latent[0], seed=seed, steps=steps, cfg=3.5, eta=1.0, sampler_name="ddim_videocrafter2",
         scheduler="ddim_uniform", denoise=1.0, **({"lambda_s": 0.4, "lambda_l": 0.8, "k": 2} | strength),
     )  # fmt: skip
-    pixels = graph.add("VAEDecode", samples=sampled[0], vae=loaded[2])
+    pixels = graph.add("VAEDecode", samples=latents[0], vae=loaded[2])
     graph.add("SaveImage", images=pixels[0], filename_prefix=name)
     return graph
 
@@ -78,6 +80,12 @@ def training(name: str, steps: int, start: str = "start over") -> Graph:
     return graph
 
 
+def sampled(host: RunningHost, graph: Graph) -> str:
+    """Queue a video and wait until its sampling has begun; returns the run's id."""
+    (sampler,) = (name for name, node in graph.nodes.items() if node["class_type"] == SAMPLER)
+    return started(host, graph.nodes, sampler)
+
+
 def generate(host: RunningHost, number: int) -> None:
     """A video, another one each time."""
     assert host.run(video(number).nodes)
@@ -85,9 +93,7 @@ def generate(host: RunningHost, number: int) -> None:
 
 def interrupt(host: RunningHost, number: int) -> None:
     """A video that is cancelled while it is sampled."""
-    prompt = host.queue(video(number, steps=500).nodes)
-    wait_for(lambda: host.get("/queue")["queue_running"], host)
-    time.sleep(0.5)
+    prompt = sampled(host, video(number, steps=1000))
     host.post("/interrupt")
     with pytest.raises(Interrupted):
         host.wait(prompt)
@@ -162,9 +168,7 @@ def test_killed_in_the_middle_of_everything(host: RunningHost) -> None:
     assert loras / "kept.safetensors" in kept
     first = generated(host)
 
-    host.queue(video(1, steps=1000).nodes)
-    wait_for(lambda: host.get("/queue")["queue_running"], host)
-    time.sleep(1.0)
+    sampled(host, video(1, steps=1000))
     killed_and_back(host)
 
     host.queue(training("cut_off", steps=100_000).nodes)
