@@ -16,8 +16,11 @@ HARMLESS = re.compile(
     r"|Attempted to cleanup event listeners for graph that was never set up .*"  # 0.3.64's small map, when put away
     r"|(Connecting to|Fetch API cannot load) '?https://huggingface\.co/Comfy-Org/.*"  # models of the page's first workflow
 )
+# It knows our nodes, and has opened the workflow that it starts with
 READY = """() => !!(window.app && window.app.graph && window.LiteGraph
-    && LiteGraph.registered_node_types['CustomCrafterDynamicWeightedKSampler'])"""
+    && LiteGraph.registered_node_types['CustomCrafterDynamicWeightedKSampler']
+    && app.graph._nodes.length > 0 && app.extensionManager.workflow?.activeWorkflow)"""
+PATIENCE = 120_000  # ms, for anything that a busy machine does late
 VIEW = {"width": 1600, "height": 950}
 AT_START = re.compile(r"Cannot read properties of undefined \(reading 'id'\)")  # the page of 0.3.64, of itself
 
@@ -31,14 +34,16 @@ class Tab:
 
     @classmethod
     def of(cls, browser: Any, host: RunningHost, test: str) -> Tab:
-        """Load it for a test and wait until it knows our nodes."""
+        """Load it for a test and wait until it has started, without the templates that a host shows a new user."""
+        host.post("/settings/Comfy.TutorialCompleted", True)
         tab = cls(browser.new_page(viewport=VIEW))
         tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
         tab.page.on("console", lambda line: tab.problems.append(said(line)) if line.type == "error" else None)
+        tab.page.set_default_timeout(PATIENCE)
         try:
             tab.page.goto(f"http://127.0.0.1:{host.port}/")
-            tab.page.wait_for_function(READY, timeout=120_000)
-            tab.page.wait_for_timeout(1500)
+            tab.page.wait_for_function(READY)
+            tab.page.wait_for_timeout(500)  # for what it complains about at its start
         except BaseException:
             tab.close(test)
             raise
@@ -68,7 +73,7 @@ class Tab:
 def blank(page: Any) -> None:
     """Open an empty workflow."""
     page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
-    page.wait_for_function("() => app.graph._nodes.length === 0", timeout=20_000)
+    page.wait_for_function("() => app.graph._nodes.length === 0")
     page.wait_for_timeout(500)
 
 
