@@ -21,6 +21,7 @@ PROBES = Path(__file__).parent / "probe_nodes"
 NO_HOST = "NO COMFYUI FOUND"
 LOST = "memory leak"
 """What a host says of a model that it takes for lost, after errors too; until it unloads, each run is slower for it."""
+TAKEN = "already in use"  # what a host says of its port when another program was quicker
 PACK, PROBE_PACK = "customcrafter", "customcrafter_probes"
 
 
@@ -98,6 +99,19 @@ class RunningHost:
         for link, target in ((PACK, ROOT), (PROBE_PACK, PROBES)):
             if not (self.base / "custom_nodes" / link).exists():
                 (self.base / "custom_nodes" / link).symlink_to(target, target_is_directory=True)
+        for tries_left in (2, 1, 0):
+            self._launch()
+            try:
+                self._wait_until_ready()
+            except RuntimeError:
+                if not tries_left or TAKEN not in self.log:
+                    raise
+            else:
+                break
+        return self
+
+    def _launch(self) -> None:
+        """Start on a port that is free now, and may be taken when the host gets there."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -113,8 +127,6 @@ class RunningHost:
         self.process = subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        self._wait_until_ready()
-        return self
 
     def _wait_until_ready(self, seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
@@ -122,8 +134,10 @@ class RunningHost:
             if self.process is None or self.process.poll() is not None:
                 raise RuntimeError(f"The host ended while it started:\n{self.log[-4000:]}")
             try:
-                self.get("/system_stats")
-            except OSError:
+                is_ours = str(self.base) in self.get("/system_stats")["system"]["argv"]
+            except (OSError, ValueError, KeyError):  # nobody is there, or another program
+                is_ours = False
+            if not is_ours or self.process.poll() is not None:
                 time.sleep(0.3)
                 continue
             if "IMPORT FAILED" in self.log or "Error while calling comfy_entrypoint" in self.log:
