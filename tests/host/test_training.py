@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -102,7 +103,7 @@ def test_learns_as_the_command_line_does(bench: Bench, reference_file: Path, tmp
         [host_python(bench.host.folder), "-m", "customcrafter_core", "train", str(tmp_path), "--base",
          str(reference_file), "--class-word", "bear", "--preset", "paper", "--out", str(out), "--device", "cpu",
          *options],
-        cwd=ROOT, check=True, capture_output=True,
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True,
     )  # fmt: skip
     here, there = tensors_of(subject_file(bench.host, "here")), tensors_of(out)
     assert here.keys() == there.keys()
