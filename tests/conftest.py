@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,28 +70,36 @@ def subjects(model: VideoCrafter2) -> dict[str, Subject]:
     }
 
 
+@pytest.fixture(scope="session")
+def run_host(
+    tmp_path_factory: pytest.TempPathFactory, reference_file: Path, subjects: dict[str, Subject]
+) -> Callable[[Path | None], AbstractContextManager[RunningHost]]:
+    """Runs a host with the model and the subjects in its folders, as long as a ``with`` lasts."""
+
+    @contextmanager
+    def running(folder: Path | None) -> Iterator[RunningHost]:
+        if folder is None:
+            pytest.skip(f"{NO_HOST}: set COMFYUI_PATH to its folder")
+        host = RunningHost(folder, tmp_path_factory.mktemp("host"))
+        models = host.base / "models"
+        for name in ("checkpoints", "loras"):
+            (models / name).mkdir(parents=True)
+        (models / "checkpoints" / "reference.safetensors").symlink_to(reference_file)
+        for name, subject in subjects.items():
+            save_subject(subject, models / "loras" / f"{name}.safetensors")
+        try:
+            yield host.start()
+        finally:
+            host.stop()
+
+    return running
+
+
 @pytest.fixture(scope="session", params=HOSTS or [None], ids=lambda folder: folder.name if folder else "no host")
-def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
-    """A running host with the model and the subjects in its folders."""
-    if request.param is None:
-        pytest.skip(f"{NO_HOST}: set COMFYUI_PATH to its folder")
-    running = RunningHost(request.param, tmp_path_factory.mktemp("host"))
-    provide(running, request)
-    try:
-        yield running.start()
-    finally:
-        running.stop()
-
-
-def provide(running: RunningHost, request: pytest.FixtureRequest) -> None:
-    """Put models and subjects into the host's folders before it starts."""
-    models = running.base / "models"
-    for folder in ("checkpoints", "loras"):
-        (models / folder).mkdir(parents=True)
-    (models / "checkpoints" / "reference.safetensors").symlink_to(request.getfixturevalue("reference_file"))
-    subjects: dict[str, Any] = request.getfixturevalue("subjects")
-    for name, subject in subjects.items():
-        save_subject(subject, models / "loras" / f"{name}.safetensors")
+def host(request: pytest.FixtureRequest, run_host: Any) -> Iterator[RunningHost]:
+    """A running host with the model and the subjects in its folders; the page's tests have another."""
+    with run_host(request.param) as running:
+        yield running
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

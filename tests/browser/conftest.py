@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 from host_page import HARMLESS, Tab
-from running_host import RunningHost
+from running_host import RunningHost, found_hosts
 
 BROWSER = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(
+    scope="session", params=found_hosts() or [None], ids=lambda folder: folder.name if folder else "no host"
+)
+def host(request: pytest.FixtureRequest, run_host: Any) -> Iterator[RunningHost]:
+    """A host that no other tests have used: what the page shows is as it was at its start."""
+    with run_host(request.param) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
