@@ -21,8 +21,8 @@ from customcrafter_core.subject.subject import Subject
 
 torch.set_num_threads(1)  # sums come out the same every time
 HOSTS = found_hosts()
-ALONE = {"test_long_run.py"}
-"""Files of the host tests whose tests start hosts of their own."""
+ALONE = {"test_memory_of_many_queues", "test_killed_in_the_middle_of_everything"}
+"""Tests that start hosts of their own."""
 
 
 def host_of(test: str) -> Path | None:
@@ -37,14 +37,15 @@ def host_of(test: str) -> Path | None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where several processes run tests: those that share a running host stay together, else those of a file.
 
-    The page's tests have a host of their own, and a file whose tests start hosts themselves stands alone.
+    The page's tests have a host of their own, and those that start hosts themselves stand alone.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByHost(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file, host = nodeid.partition("::")[0], host_of(nodeid)
-            return file if host is None or Path(file).name in ALONE else f"{Path(file).parent.name} {host}"
+            file, _, name = nodeid.partition("::")
+            host = host_of(nodeid)
+            return file if host is None or name.partition("[")[0] in ALONE else f"{Path(file).parent.name} {host}"
 
     return ByHost(config, log)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench import Bench
 from graphs import Graph
 from listening import started
 from PIL import Image
@@ -37,7 +38,7 @@ KILLED = FOUND if FOUND == [None] or "LONG_RUN" in os.environ else [max(found_ho
 
 
 @pytest.fixture(params=FOUND, ids=lambda folder: folder.name if folder else "no host")
-def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningHost]:
+def own_host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningHost]:
     """A host of its own, which may be killed."""
     if request.param is None:
         pytest.skip(f"{NO_HOST}: set COMFYUI_PATH to its folder")
@@ -123,18 +124,18 @@ def wait_for(there: Callable[[], Any], host: RunningHost, seconds: float = 120) 
         time.sleep(0.05)
 
 
-def test_a_few_queues(host: RunningHost) -> None:
+def test_a_few_queues(bench: Bench) -> None:
     """No failure that was not asked for, and the same video as at first."""
-    queues_in_a_row(host, FEW)
+    queues_in_a_row(bench.host, FEW)
 
 
 @pytest.mark.skipif(QUEUES < NEEDED, reason=f"growth of memory shows from LONG_RUN={NEEDED} on")
-def test_memory_of_many_queues(host: RunningHost) -> None:
+def test_memory_of_many_queues(own_host: RunningHost) -> None:
     """The same many times; after the first rounds memory stays as it is."""
-    sizes = queues_in_a_row(host, QUEUES)
+    sizes = queues_in_a_row(own_host, QUEUES)
     warm = sizes[round(len(sizes) * WARM) :]
     told = [size >> 20 for size in sizes]
-    print(f"{host.version}: {len(sizes) * len(KINDS)} queues, MB after each round: {told}")
+    print(f"{own_host.version}: {len(sizes) * len(KINDS)} queues, MB after each round: {told}")
     assert max(warm) <= warm[0] * (1 + GROWTH), told
 
 
@@ -159,30 +160,30 @@ def generated(host: RunningHost) -> Any:
     return np.stack(frames)
 
 
-@pytest.mark.parametrize("host", KILLED, ids=lambda folder: folder.name if folder else "no host", indirect=True)
-def test_killed_in_the_middle_of_everything(host: RunningHost) -> None:
+@pytest.mark.parametrize("own_host", KILLED, ids=lambda folder: folder.name if folder else "no host", indirect=True)
+def test_killed_in_the_middle_of_everything(own_host: RunningHost) -> None:
     """The host is killed while it samples, while it trains, while it loads; afterwards all that was there still is."""
-    host.run(training("kept", steps=4).nodes)
-    loras = host.base / "models" / "loras"
+    own_host.run(training("kept", steps=4).nodes)
+    loras = own_host.base / "models" / "loras"
     kept = {path: path.read_bytes() for path in sorted(loras.rglob("*")) if path.is_file()}
     assert loras / "kept.safetensors" in kept
-    first = generated(host)
+    first = generated(own_host)
 
-    sampled(host, video(1, steps=1000))
-    killed_and_back(host)
+    sampled(own_host, video(1, steps=1000))
+    killed_and_back(own_host)
 
-    host.queue(training("cut_off", steps=100_000).nodes)
-    wait_for((loras / "cut_off.training" / STATE).is_file, host)
-    killed_and_back(host)
+    own_host.queue(training("cut_off", steps=100_000).nodes)
+    wait_for((loras / "cut_off.training" / STATE).is_file, own_host)
+    killed_and_back(own_host)
     done = steps_done(loras / "cut_off.training" / STATE)
-    host.run(training("cut_off", steps=done + 2, start="continue").nodes)
+    own_host.run(training("cut_off", steps=done + 2, start="continue").nodes)
     assert done >= 2 and load_subject(loras / "cut_off.safetensors").steps == done + 2, "it went on"
 
-    host.queue(video(2).nodes)  # a fresh process: it has the model to load
-    killed_and_back(host)
+    own_host.queue(video(2).nodes)  # a fresh process: it has the model to load
+    killed_and_back(own_host)
 
     assert {path: path.read_bytes() for path in kept} == kept
-    assert (generated(host) == first).all()
+    assert (generated(own_host) == first).all()
 
 
 def steps_done(state: Path) -> int:
