@@ -23,6 +23,8 @@ torch.set_num_threads(1)  # sums come out the same every time
 HOSTS = found_hosts()
 ALONE = {"test_memory_of_many_queues", "test_killed_in_the_middle_of_everything"}
 """Tests that start hosts of their own."""
+INSTALLED = {"test_archive.py", "test_paths.py"}
+"""Files that ask each host the same, which a process does once."""
 
 
 def host_of(test: str) -> Path | None:
@@ -45,6 +47,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             file, _, name = nodeid.partition("::")
             host = host_of(nodeid)
+            if Path(file).name in INSTALLED:
+                return "installed"
             return file if host is None or name.partition("[")[0] in ALONE else f"{Path(file).parent.name} {host}"
 
     return ByHost(config, log)
