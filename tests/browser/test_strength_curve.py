@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ PICTURE = """() => {
     const canvas = app.graph._nodes[0].widgets.find(w => w.name === 'strength_curve').element;
     return canvas.clientWidth && canvas.clientHeight ? canvas.toDataURL() : '';
 }"""
+TWO_FRAMES = "() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 INSIDE = """() => {  // the picture lies on its node
     const node = app.graph._nodes[0], canvas = node.widgets.find(w => w.name === 'strength_curve').element;
     const box = canvas.getBoundingClientRect(), page = app.canvas.canvas.getBoundingClientRect(), view = app.canvas.ds;
@@ -55,28 +57,32 @@ STRENGTHS = """async ([address, given, steps]) => (await import(address)).streng
 def add(page: Any, kind: str) -> str:
     """A new node on the empty canvas; its picture."""
     page.evaluate(ADD, kind)
-    page.wait_for_timeout(1000)
+    picture(page)
+    page.wait_for_timeout(500)  # until the node has its size
     return picture(page)
 
 
-def picture(page: Any) -> str:
-    """What the node shows, once the page has drawn it."""
-    page.wait_for_timeout(300)
-    return page.evaluate(PICTURE)
+def picture(page: Any, other_than: Collection[str] = ()) -> str:
+    """What the node shows, once the page has drawn another picture than these."""
+    page.evaluate(TWO_FRAMES)
+    seen = page.wait_for_function(
+        f"seen => {{ const p = ({PICTURE})(); return p.length > 1000 && !seen.includes(p) ? p : ''; }}",
+        arg=list(other_than),
+    )
+    return seen.json_value()
 
 
 @pytest.mark.parametrize("kind", NODES)
 def test_it_follows_the_sliders(page: Any, kind: str) -> None:
     before = add(page, kind)
-    assert len(before) > 1000 and page.evaluate(INSIDE)
+    page.wait_for_function(INSIDE)
     for name, share in (("lambda_s", 0.3), ("lambda_l", 0.9), ("k", 0.2)):
         left, right, height = page.evaluate(SLIDER, name)
         page.mouse.move(left + (right - left) * 0.5, height)
         page.mouse.down()
         page.mouse.move(left + (right - left) * share, height, steps=5)
-        during = picture(page)
+        picture(page, other_than=[before])  # drawn while the slider moves
         page.mouse.up()
-        assert during != before, f"{name}: drawn while the slider moves"
         before = picture(page)
 
 
@@ -85,17 +91,15 @@ def test_it_follows_curve_steps_and_links(page: Any) -> None:
     for name, value in (("curve", "0:0.2, 0.5:1.4"), ("curve", "nonsense"), ("curve", ""), ("k", 60), ("steps", 20)):
         page.evaluate(SET, [name, value])
         if value:  # without it, as at first
-            seen.add(picture(page))
-    assert len(seen) == 5
+            seen.add(picture(page, other_than=seen))
     page.evaluate(
         "() => { const input = app.graph._nodes[0].inputs.find(i => i.name === 'lambda_s'); input.link = 1; }"
     )
     page.evaluate("() => app.canvas.setDirty(true, true)")
-    linked = picture(page)
+    picture(page, other_than=seen)  # a value that a link sets is not known here
     page.evaluate(
         "() => { const input = app.graph._nodes[0].inputs.find(i => i.name === 'lambda_s'); input.link = null; }"
     )
-    assert linked not in seen, "a value that a link sets is not known here"
 
 
 def test_it_is_not_saved_or_sent(page: Any, host: RunningHost) -> None:
@@ -129,18 +133,15 @@ def test_in_nodes_drawn_by_the_browser(page: Any, host: RunningHost) -> None:
     page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
     try:
         before = add(page, NODES[1])
-        assert len(before) > 1000
         page.evaluate(
             "() => { const w = app.graph._nodes[0].widgets.find(w => w.name === 'lambda_s'); w.value = 1.7; w.callback(1.7); }"
         )
-        moved = picture(page)
-        assert moved != before
+        moved = picture(page, other_than=[before])
         page.screenshot(path=SHOTS / "strength curve, nodes drawn by the browser.png")
         page.evaluate(LINK)
-        linked = picture(page)
-        assert linked not in (before, moved), "a value that a link sets is not known here"
+        picture(page, other_than=[before, moved])  # a value that a link sets is not known here
         page.evaluate("() => app.graph._nodes[0].disconnectInput(app.graph._nodes[0].findInputSlot('lambda_s'))")
-        assert picture(page) == moved
+        page.wait_for_function(f"moved => ({PICTURE})() === moved", arg=moved)
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
         page.wait_for_timeout(500)
