@@ -20,6 +20,9 @@ HARMLESS = re.compile(
 READY = """() => !!(window.app && window.app.graph && window.LiteGraph
     && LiteGraph.registered_node_types['CustomCrafterDynamicWeightedKSampler']
     && app.graph._nodes.length > 0 && app.extensionManager.workflow?.activeWorkflow)"""
+# A node of this kind is drawn: only then it is known where each widget stands
+DRAWN = """kind => app.graph._nodes.find(node => node.type === kind)
+    ?.widgets.every(widget => widget.element || widget.hidden || widget.last_y !== undefined)"""
 PATIENCE = 120_000  # ms, for anything that a busy machine does late
 VIEW = {"width": 1600, "height": 950}
 AT_START = re.compile(r"Cannot read properties of undefined \(reading 'id'\)")  # the page of 0.3.64, of itself

@@ -28,13 +28,13 @@ def test_search_place_join(page: Any, host: RunningHost) -> None:
     if host.generation == "older":
         pytest.skip("this host knows no blueprints")
     page.mouse.dblclick(800, 500)
-    page.wait_for_timeout(1000)
+    page.wait_for_function("() => document.activeElement?.tagName === 'INPUT'")
     page.keyboard.type(blueprint.NAME)
-    page.get_by_text("Subgraph Blueprints / CustomCrafter").first.wait_for(timeout=20_000)
+    page.get_by_text("Subgraph Blueprints / CustomCrafter").first.wait_for()
     page.keyboard.press("Enter")
-    page.wait_for_timeout(500)
+    page.wait_for_function("() => document.activeElement?.tagName !== 'INPUT'")
     page.mouse.click(900, 300)  # it hangs on the mouse until then
-    page.wait_for_function("() => app.graph._nodes.length === 1", timeout=20_000)
+    page.wait_for_function("() => app.graph._nodes.length === 1 && !app.graph._nodes[0].flags.ghost")
     shown = page.evaluate("() => app.graph._nodes[0].widgets.map(w => [w.name, w.value])")
     assert dict(shown) == {name: value for name, value in blueprint.INPUTS.items() if value is not None}
     page.evaluate(JOIN)

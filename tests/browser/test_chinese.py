@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from host_page import DRAWN
 from running_host import RunningHost
 
 from tools import locales
@@ -51,7 +52,7 @@ def test_a_tooltip_is_shown_as_written(chinese: None, page: Any) -> None:
         "kind => { const n = LiteGraph.createNode(kind); app.graph.add(n); n.pos = [500, 150]; app.canvas.setDirty(1, 1); }",
         SAMPLER,
     )
-    page.wait_for_timeout(800)
+    page.wait_for_function(DRAWN, arg=SAMPLER)
     place = page.evaluate(
         """kind => {
         const node = app.graph._nodes.find(n => n.type === kind), widget = node.widgets.find(w => w.name === 'k');
@@ -63,4 +64,4 @@ def test_a_tooltip_is_shown_as_written(chinese: None, page: Any) -> None:
     )
     page.mouse.move(place[0] - 5, place[1])
     page.mouse.move(*place, steps=3)
-    page.get_by_text(TEXTS[SAMPLER]["inputs"]["k"]["tooltip"]).first.wait_for(timeout=10_000)
+    page.get_by_text(TEXTS[SAMPLER]["inputs"]["k"]["tooltip"]).first.wait_for()

@@ -7,7 +7,7 @@ import json
 import time
 from typing import Any
 
-from host_page import SHOTS, blank
+from host_page import DRAWN, SHOTS, blank
 from running_host import PACK, RunningHost
 from saved_workflow import api_of
 
@@ -89,11 +89,11 @@ def open_template(page: Any, name: str) -> None:
     group = page.get_by_text(PACK, exact=True).first
     if not group.is_visible():
         page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    group.wait_for(timeout=30_000)
+    group.wait_for()
     group.click()
     page.get_by_text(name).first.click()
-    page.wait_for_function("kind => app.graph._nodes.some(n => n.type === kind)", arg=SAMPLER, timeout=20_000)
-    page.wait_for_timeout(1000)
+    page.wait_for_function(DRAWN, arg=SAMPLER)
+    page.wait_for_timeout(1000)  # the view moves to the nodes
 
 
 def drag(page: Any, name: str, share: float) -> None:
@@ -112,7 +112,7 @@ def drop(page: Any, name: str, content: str | bytes, count: int) -> None:
     blank(page)
     content = content.encode() if isinstance(content, str) else content
     page.evaluate(DROP, [name, base64.b64encode(content).decode()])
-    page.wait_for_function("count => app.graph._nodes.length === count", arg=count, timeout=20_000)
+    page.wait_for_function("count => app.graph._nodes.length === count", arg=count)
     page.wait_for_timeout(1000)
 
 
@@ -145,13 +145,11 @@ def test_template_slider_run_video(page: Any, host: RunningHost) -> None:
         "n => app.graph._nodes.find(x => x.type === n).widgets.find(w => w.name === 'steps').value = 8", SAMPLER
     )
     press_run(page)
-    page.wait_for_function(
-        "() => { const v = document.querySelector('video'); return !!v && v.readyState >= 2; }", timeout=120_000
-    )
+    page.wait_for_function("() => { const v = document.querySelector('video'); return !!v && v.readyState >= 2; }")
     start = page.evaluate(
         "() => { const v = document.querySelector('video'); v.muted = true; v.play(); return v.currentTime; }"
     )
-    page.wait_for_function("start => document.querySelector('video').currentTime > start", arg=start, timeout=10_000)
+    page.wait_for_function("start => document.querySelector('video').currentTime > start", arg=start)
     sent = list(host.get("/history").values())[-1]["prompt"][2]
     inputs = next(node["inputs"] for node in sent.values() if node["class_type"] == SAMPLER)
     assert inputs["lambda_s"] == dragged
@@ -204,5 +202,5 @@ def seen(node: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
 def test_summary_is_shown_on_the_node(page: Any) -> None:
     page.evaluate(LOAD_AND_SHOW)
     press_run(page)
-    page.get_by_text("Base model: the demo model").first.wait_for(timeout=60_000)
+    page.get_by_text("Base model: the demo model").first.wait_for()
     assert page.get_by_text("In prompts: <new7> toy").count(), "the token is not taken for HTML"

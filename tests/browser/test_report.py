@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_page import SHOTS
+from host_page import PATIENCE, SHOTS
 from running_host import ROOT
 
 from customcrafter_core.cli.main import main
@@ -44,8 +44,9 @@ def test_of_many_videos_only_those_in_view_have_a_player(browser: Any, report: P
     start, end = text.index("<h3>"), text.index("<script>")
     (report / "many.html").write_text(text[:start] + text[start:end] * 40 + text[end:], encoding="utf-8")
     context = browser.new_context(viewport={"width": 1100, "height": 950}, offline=True)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
-    page.goto((report / "many.html").as_uri(), timeout=120_000)
+    page.goto((report / "many.html").as_uri())
     videos = page.query_selector_all("video")
     height = page.evaluate("document.documentElement.scrollHeight")
     assert len(videos) > 300
@@ -61,6 +62,7 @@ def test_of_many_videos_only_those_in_view_have_a_player(browser: Any, report: P
 
 def test_videos_can_be_played_without_scripts(browser: Any, report: Path) -> None:
     context = browser.new_context(java_script_enabled=False, offline=True)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto((report / PAGE).as_uri())
     shown = [video for video in page.query_selector_all("video") if video.is_visible()]
@@ -72,6 +74,7 @@ def test_videos_can_be_played_without_scripts(browser: Any, report: Path) -> Non
 
 def test_report_in_the_browser(browser: Any, report: Path) -> None:
     context = browser.new_context(viewport={"width": 1100, "height": 950}, offline=True)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))

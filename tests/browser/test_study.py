@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import small_reports
-from host_page import SHOTS
+from host_page import PATIENCE, SHOTS
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.evaluation.study import QUESTIONS
@@ -28,6 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(browser: Any, report: Path) -> Iterator[Any]:
     """The page from file://, in a fresh profile without network."""
     context = browser.new_context(viewport={"width": 1100, "height": 950}, offline=True, accept_downloads=True)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -139,6 +140,7 @@ def test_order_and_side_differ_from_person_to_person(browser: Any, report: Path)
     orders, lefts = set(), set()
     for _ in range(8):
         context = browser.new_context(offline=True)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.goto((report / "study.html").as_uri())
         page.click("#begin")
