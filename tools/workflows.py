@@ -12,6 +12,7 @@ from typing import Any
 from customcrafter_core.base_model.geometry import Defaults
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
+from customcrafter_core.output.video import PLAYBACK_FPS
 
 from . import blueprint
 from .demo_values import (
@@ -76,7 +77,7 @@ def save(graph: Graph, latent: Link, vae: Link, column: int, name: str) -> None:
         column, "ImageScale", title="Enlarge small frames", image=pixels[0],
         upscale_method="nearest-exact", width=Defaults().width, height=0, crop="disabled",
     )  # fmt: skip
-    video = graph.add(column, "CreateVideo", images=larger[0], fps=8.0)
+    video = graph.add(column, "CreateVideo", images=larger[0], fps=float(PLAYBACK_FPS))
     for node in (pixels, larger, video):
         node.folded = True
     graph.add(column, "SaveVideo", video=video[0], filename_prefix=f"customcrafter/{name}", format="auto", codec="auto")
@@ -112,7 +113,7 @@ def generate() -> Graph:
         moves=[2],
         note="Choose VideoCrafter2's checkpoint and your subject, and write the subject's trigger text into the prompt "
         "(Load Subject shows it once it ran). The size follows: 0 is the model's own.\n\nSet **cfg** to 12 and **k** to "
-        "5: 3.5 and 10 are for the demo model.",
+        "5: 3.5 and 10 are for the demo model. With a width of your own bypass *Enlarge* (Ctrl+B): it makes frames 512 wide.",
         hint=HINT,
     )
     found = load(graph, OTHER_PROMPT)
@@ -152,7 +153,7 @@ def any_model() -> Graph:
         note="**Any model, any LoRA, any sampler**: this LoRA is weak in the first **k** steps and strong afterwards. "
         "The demo model stands in for yours, so that it runs at once.\n\nFor your own: put *Load Checkpoint* or another "
         "loader in the place of Load VideoCrafter2 and *Empty Latent Image* in the place of Empty Video Latent, choose "
-        "your LoRA, and remove Load Subject and Teach Token, which only teach the word `<new1>`.",
+        "your LoRA, remove Load Subject and Teach Token, which only teach the word `<new1>`, and bypass *Enlarge* (Ctrl+B).",
         hint="**lambda_s** 0 and **lambda_l** 1: the base model alone makes the composition. 1 and 0: the LoRA acts in "
         "the first **k** steps only.",
     )

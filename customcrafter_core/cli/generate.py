@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..diffusion.strength import LAMBDA_L, LAMBDA_S, Curve, K, StrengthSchedule, TwoPhase
 from ..errors import InputError
-from .options import base_path, check_folder, load_base
+from .options import base_record, check_folder, load_base
 from .terminal import Progress
 from .video_options import ANY_BASE, add_prompt_options, add_video_options, settings_of
 
@@ -182,9 +181,7 @@ def _record(
     choices: list[SubjectChoice] = options.subjects
     return {
         **asdict(result.settings),
-        "base": {"file": base_path(options.base).name, "fingerprint": json.loads(model.fingerprint)},
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
+        **base_record(options, model),
         "any_base": options.any_base,
         "subjects": [
             {"file": Path(choice.path).name, "trigger": applied.subject.trigger, "strength": asdict(applied.schedule)}  # type: ignore[call-overload]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import check_folder, load_base
+from .options import base_record, check_folder, load_base
 from .terminal import Progress
 from .video_options import add_prompt_options, add_video_options, settings_of
 
@@ -50,5 +50,5 @@ def run(options: argparse.Namespace) -> None:
 
         onset = motion_onset(model, settings, on_step=show)
     print(onset.text())
-    for path in write_onset(options.out, free_stem(options.out, STEM), onset):
+    for path in write_onset(options.out, free_stem(options.out, STEM), onset, base_record(options, model)):
         print(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -134,6 +135,15 @@ def load_base(options: argparse.Namespace) -> VideoCrafter2:
     path, device = base_path(options.base), device_of(options.device)
     with Progress(f"Loading {path.name}", brief=True) as bar:
         return load_videocrafter2(path, dtype=dtype_of(options.dtype, device), device=device, on_tensor=bar.show)
+
+
+def base_record(options: argparse.Namespace, model: VideoCrafter2) -> dict[str, Any]:
+    """Which base model made something, and how it ran, for the JSON beside it."""
+    return {
+        "base": {"file": base_path(options.base).name, "fingerprint": json.loads(model.fingerprint)},
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+    }
 
 
 def device_of(name: str) -> torch.device:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..diffusion.strength import LAMBDA_L, LAMBDA_S, K
-from .options import check_folder, load_base
+from .options import base_record, check_folder, load_base
 from .terminal import Progress
 from .video_options import ANY_BASE, add_prompt_options, add_video_options, settings_of
 
@@ -61,9 +61,10 @@ def run(options: argparse.Namespace) -> None:
     with Progress("Sampling") as bar:
         sweep = weight_sweep(model, settings, subject, **ranges, any_base=options.any_base, on_forward=bar.show)
     folder = options.out / free_stem(options.out, STEM)
-    written = write_sweep(folder, sweep)
+    about = {"subject": {"file": options.subject.name, "trigger": subject.trigger}, **base_record(options, model)}
+    written = write_sweep(folder, sweep, about)
     for path, row in zip(written, sweep.table(), strict=False):
-        print(f"{path}: {row['strength']}")
+        print(f"{path}: lambda_s {row['lambda_s']:g}, lambda_l {row['lambda_l']:g}, K {row['K']}")
     for path in written[len(sweep.cells) :]:
         print(path)
     print(f"Shared steps saved {sweep.saving:.0%}.")

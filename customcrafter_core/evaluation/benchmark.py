@@ -25,7 +25,7 @@ from ..base_model.model import VideoCrafter2
 from ..errors import InputError
 from ..generation import AppliedSubject, VideoSettings, check_settings, generate, resolve
 from ..output.files import write_bytes, write_json
-from ..output.video import write_video
+from ..output.video import PLAYBACK_FPS, write_video
 from ..subject.file import load_subject
 from ..subject.subject import Subject
 from ..training.keeper import digest_of
@@ -97,7 +97,7 @@ class Benchmark:
     workers: Workers = ALONE
     watcher: BenchmarkWatcher = field(default_factory=BenchmarkWatcher)
     _photos: dict[Path, list[Photo]] = field(default_factory=dict)
-    _digests: dict[Path, str] = field(default_factory=dict)
+    _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
 
     def run(self) -> list[CellResult]:
         """Learn and sample what is missing; of several processes each does its share, and the first one collects all.
@@ -189,9 +189,10 @@ class Benchmark:
         """What differs if any picture of a folder does; the many of a prior are not kept in memory."""
         if folder is None:
             return ""
-        if folder not in self._digests:
-            self._digests[folder] = digest_of(read(folder))
-        return self._digests[folder]
+        key = (folder, read.__name__)  # one reads animations as clips, the other their first frames
+        if key not in self._digests:
+            self._digests[key] = digest_of(read(folder))
+        return self._digests[key]
 
     def _subject_path(self, cell: Cell) -> Path:
         """Where the subject lies; settings, photos and base are in the name, so that what changes is learned anew."""
@@ -267,7 +268,7 @@ class Benchmark:
         write_video(self.folder / f"{cell.stem}{VIDEO}", frames)
         photos: Sequence[Image.Image] = [photo.image for photo in self.photos(cell.subject.photos)]
         placeholders = [token for token in (self._token(cell),) if token]
-        return self.scorer.score(frames, settings.prompt, photos, placeholders=placeholders)
+        return self.scorer.score(frames, settings.prompt, photos, placeholders=placeholders, fps=PLAYBACK_FPS)
 
     def _scored_by(self, cell: Cell) -> dict[str, Any]:
         """What the scores depend on besides the video."""
@@ -275,6 +276,7 @@ class Benchmark:
             "models": self._models,
             "absent": sorted(self.scorer.absent),
             "literal": self.scorer.literal,
+            "fps": PLAYBACK_FPS,
             "photos": self._digest_of(cell.subject.photos, self.photos),
         }
 

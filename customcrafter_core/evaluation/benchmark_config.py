@@ -94,13 +94,10 @@ class BenchmarkConfig:
 
     def without_prior(self) -> list[str]:
         """Subjects that a method of prior preservation learns without pictures of the class, which the paper has."""
-        preserves = any(
-            self.train_config(method, subject, 0).prior_weight
-            for method in self.methods
-            if method.preset is not None
-            for subject in self.subjects
-        )
-        return [subject.name for subject in self.subjects if preserves and subject.prior is None]
+        bare = [subject for subject in self.subjects if subject.prior is None]
+        learned = [method for method in self.methods if method.preset is not None]
+        preserves = any(self.train_config(method, subject, 0).prior_weight for method in learned for subject in bare)
+        return [subject.name for subject in bare if preserves]
 
     def prompts_of(self, subject: SubjectEntry) -> tuple[str, ...]:
         """The subject's own prompts, or those of the benchmark."""

@@ -10,10 +10,12 @@ itself after the last.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,8 +77,16 @@ class MotionOnset:
         return "\n".join([first, "step  motion  detail", *rows])
 
 
-def write_onset(folder: Path, name: str, onset: MotionOnset) -> list[Path]:
+def write_onset(
+    folder: Path, name: str, onset: MotionOnset, about: Mapping[str, Any] = MappingProxyType({})
+) -> list[Path]:
     """Write the video that was measured, the curves as a picture, and both with the settings as JSON.
+
+    Args:
+        folder: is made if need be.
+        name: of the files.
+        onset: what was measured.
+        about: what else the JSON shall tell.
 
     Raises:
         InputError: pixels that are not finite.
@@ -84,7 +94,7 @@ def write_onset(folder: Path, name: str, onset: MotionOnset) -> list[Path]:
     """
     picture = io.BytesIO()
     onset.picture().save(picture, "PNG")
-    record = {**asdict(onset.settings), "suggested_k": onset.suggested_k, "steps_done": onset.table()}
+    record = {**asdict(onset.settings), **about, "suggested_k": onset.suggested_k, "steps_done": onset.table()}
     return [
         write_video(folder / f"{name}.mp4", onset.frames),
         write_bytes(folder / f"{name}.png", picture.getvalue()),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from PIL import Image
@@ -143,8 +145,13 @@ def weight_sweep(
     return Sweep(cells, shared.settings, shared.forwards, shared.forwards_alone)
 
 
-def write_sweep(folder: Path, sweep: Sweep) -> list[Path]:
+def write_sweep(folder: Path, sweep: Sweep, about: Mapping[str, Any] = MappingProxyType({})) -> list[Path]:
     """Write the videos, the contact sheet and the table as CSV and JSON.
+
+    Args:
+        folder: is made if need be.
+        sweep: with all its videos.
+        about: what else the JSON shall tell.
 
     Raises:
         InputError: pixels that are not finite.
@@ -159,8 +166,8 @@ def write_sweep(folder: Path, sweep: Sweep) -> list[Path]:
     picture = io.BytesIO()
     sweep.sheet().save(picture, "PNG")
     record = {
-        "prompt": sweep.settings.prompt,
-        "seed": sweep.settings.seed,
+        **asdict(sweep.settings),
+        **about,
         "forwards": sweep.forwards,
         "forwards_alone": sweep.forwards_alone,
         "cells": [{"video": name, **row} for name, row in zip(names, table, strict=True)],

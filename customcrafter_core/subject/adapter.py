@@ -57,7 +57,10 @@ class LowRankChange(nn.Module):
 
 @contextmanager
 def attached(unet: UNet3DConditionModel, subjects: Sequence[Subject]) -> Iterator[AttachedSubjects]:
-    """Attach subjects, at strength 0, while the context lasts; afterwards, whatever happened, the UNet is what it was."""
+    """Attach subjects, at strength 0, while the context lasts; afterwards, whatever happened, the UNet is what it was.
+
+    Weights that were made in torch's inference mode can be changed inside of that mode only.
+    """
     cells = [[0.0] for _ in subjects]
     with ExitStack() as stack:
         for name in {name: None for subject in subjects for name in subject.factors}:
@@ -67,8 +70,8 @@ def attached(unet: UNet3DConditionModel, subjects: Sequence[Subject]) -> Iterato
                 for cell, subject in zip(cells, subjects, strict=True)
                 if name in subject.factors
             ]
+            stack.callback(_restore, layer)
             parametrize.register_parametrization(layer, "weight", LowRankChange(changes))
-            stack.callback(parametrize.remove_parametrizations, layer, "weight", leave_parametrized=False)
         for subject, cell in zip(subjects, cells, strict=True):
             adapters = {name: one.to(unet.device, unet.dtype) for name, one in subject.adapters.items()}
             stack.enter_context(adapters_attached(unet, adapters, cell))
@@ -77,3 +80,8 @@ def attached(unet: UNet3DConditionModel, subjects: Sequence[Subject]) -> Iterato
 
 def _on_unet(pair: LoRAFactors, unet: UNet3DConditionModel) -> tuple[torch.Tensor, torch.Tensor]:
     return pair.up.to(unet.device, unet.dtype), pair.down.to(unet.device, unet.dtype)
+
+
+def _restore(layer: nn.Module) -> None:
+    if parametrize.is_parametrized(layer, "weight"):
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)

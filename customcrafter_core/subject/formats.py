@@ -35,8 +35,8 @@ PEFT = "base_model.model."
 WRAPPERS = (PEFT, UNET_PREFIX, "diffusion_model.", "unet.", "model.")
 KOHYA = "lora_unet_"
 DIFFUSERS_METADATA = "lora_adapter_metadata"
-UNCALLABLE = re.compile(r"[\s()\\<\[]+")
-"""What a prompt of ComfyUI's ends an embedding's name at, or reads as a weight."""
+UNCALLABLE = re.compile(r"[\s()\\<\[{}|]+")
+"""What a prompt of ComfyUI's ends an embedding's name at, or reads as a weight or a choice."""
 
 
 def import_lora(

@@ -49,7 +49,7 @@ def losses_of(
     device = model.device
     noised = torch.cat([batch.noised for batch in batches]).to(device, model.dtype)
     timesteps = torch.cat([batch.timesteps for batch in batches])
-    weights = _weights(model, config, timesteps).to(device)
+    weights = _weights(model, config, timesteps).to(device, torch.float32)
     noise, mask = (torch.cat([getattr(batch, name) for batch in batches]).to(device) for name in ("noise", "mask"))
     on_device = timesteps.to(device)  # all copies come first: each waits for what a GPU has to do
     with autocast(model):

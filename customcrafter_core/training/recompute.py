@@ -30,7 +30,7 @@ class RecomputedLayer(nn.Module):
             *args,
             use_reentrant=False,
             context_fn=self._contexts,
-            preserve_rng_state=False,  # nothing in these layers is random
+            preserve_rng_state=self.layer.training,  # dropout; else nothing is random
             **kwargs,
         )
 

@@ -7,6 +7,7 @@ layers add ``strength · B A`` to their weights on the way. After an interrupt t
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,13 @@ Patches = Mapping[Any, Any]
 """The host's LoRA patches: weight name, or (name, offset, function), -> patch."""
 
 
+class _Call(threading.local):
+    """A call of the model; hosts with several GPUs make one on each at the same time."""
+
+    strength = 0.0
+    uses = 0
+
+
 class ScheduledStrength:
     """Strength of one LoRA during the current call of the model; as a wrapper it sets it for the length of the call."""
 
@@ -43,15 +51,24 @@ class ScheduledStrength:
         start_at_step: steps of the whole run that lie before this sampler's.
         total_steps: of the whole run; 0 if it ends with this sampler's.
         """
-        self.now = 0.0
-        self.uses = 0
+        self._call = _Call()
         self.changes: list[WeightChange] = []
         self._schedule, self._start, self._total = schedule, start_at_step, total_steps
 
+    @property
+    def now(self) -> float:
+        """The strength; 0 between calls."""
+        return self._call.strength
+
+    @property
+    def uses(self) -> int:
+        """How often something asked for it in this call."""
+        return self._call.uses
+
     def use(self) -> float:
         """The strength, for what follows it; notes that something does."""
-        self.uses += 1
-        return self.now
+        self._call.uses += 1
+        return self._call.strength
 
     def strengths(self, sigmas: torch.Tensor) -> list[float]:
         """The strength at each step of a sampler that runs over these sigmas ``(steps + 1,)``.
@@ -110,8 +127,8 @@ class ScheduledStrength:
             )
         total = self.total_of(sigmas)
         # heun's second call of a part's last step is at the sigma of the next part's first
-        self.now = self._schedule(min(self._start + steps_above(sigma, sigmas), total - 1), total)
-        self.uses = 0
+        self._call.strength = self._schedule(min(self._start + steps_above(sigma, sigmas), total - 1), total)
+        self._call.uses = 0
         called: list[bool] = []
 
         def note(run: Any, *given: Any, **more: Any) -> Any:
@@ -130,7 +147,7 @@ class ScheduledStrength:
                 )
             return result
         finally:
-            self.now = 0.0
+            self._call.strength = 0.0
 
 
 def around_network(options: dict[str, Any], wrapper: Any) -> dict[str, Any]:

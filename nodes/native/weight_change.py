@@ -2,7 +2,8 @@
 
 Layers of the host hand their weight to a list of functions. Changes are in these lists for the length of one call of the
 model, not by `ModelPatcher.add_weight_wrapper`: after that the host takes the model for another one, and moves all of it
-off the GPU and back before the next run.
+off the GPU and back before the next run. The price: factors on the GPU, until a run ends, are not in the host's count of
+its memory.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from torch import nn
 
 PRODUCTS = (torch.float32, torch.float16, torch.bfloat16)
 """Types in which a product is added to a weight in one operation."""
-
 
 Use = Callable[[], float]
 """Gives the strength of a LoRA during the current call of the model, for what follows it."""

@@ -201,7 +201,7 @@ def test_sweep_writes_a_video_for_each_strength(
     strengths = ["--lambda-s", "0.1", "0.8", "--lambda-l", "0.8", "--k", "1", "2", "--out", str(tmp_path)]
     assert main([*arguments, *strengths]) == 0
     shown = capsys.readouterr().out
-    assert "02.mp4: λs 0.1, λl 0.8, K 2" in shown and "Shared steps saved" in shown
+    assert "02.mp4: lambda_s 0.1, lambda_l 0.8, K 2" in shown and "Shared steps saved" in shown
     assert main([*arguments, *strengths]) == 0
     for folder in ("sweep-0001", "sweep-0002"):  # nothing is overwritten
         record = json.loads((tmp_path / folder / "sweep.json").read_text())
@@ -209,6 +209,8 @@ def test_sweep_writes_a_video_for_each_strength(
             "λs 0.1, λl 0.8, K 1", "λs 0.1, λl 0.8, K 2", "constant λ 0.8",
         ]  # fmt: skip
         assert all((tmp_path / folder / cell["video"]).is_file() for cell in record["cells"])
+        assert record["eta"] == 0.5 and record["frames"] == 2 and record["subject"]["trigger"] == "<new1> teddy bear"
+        assert record["base"]["file"] == Path(files.base).name
 
 
 def test_onset_tells_the_share_fixed_after_each_step(
@@ -219,7 +221,7 @@ def test_onset_tells_the_share_fixed_after_each_step(
     first, head, *rows = capsys.readouterr().out.splitlines()
     record = json.loads((tmp_path / "onset-0001.json").read_text())
     assert head == "step  motion  detail" and rows[3].split() == ["4", "100.0%", "100.0%"]
-    assert len(record["steps_done"]) == 4 and record["seed"] == 3
+    assert len(record["steps_done"]) == 4 and record["seed"] == 3 and record["dtype"] == "float32"
     k = record["suggested_k"]
     assert first == (
         f"Suggested K: {k} of 4 steps."

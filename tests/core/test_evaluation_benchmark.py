@@ -427,7 +427,7 @@ def test_prior_clips_are_learned_as_clips(folder: Path, model: VideoCrafter2, mo
 def test_the_command_writes_tables_pictures_and_what_the_preference_page_needs(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = {**CONTENT, "models": {"clip": "clip"}}
+    content = {**CONTENT, "models": {"clip": "clip"}, "training": {**TRAINING, "prior_weight": 1.0}}
     small_encoders.write_clip(folder / "clip")
     (folder / "small.json").write_text(json.dumps(content))
     out = folder / "out"
@@ -435,6 +435,7 @@ def test_the_command_writes_tables_pictures_and_what_the_preference_page_needs(
     shown = capsys.readouterr().out
     assert "Table 1" in shown and "Table 2" in shown and "paper 0.318" in shown
     text = (out / "report.md").read_text()
+    assert "Learned without prior pictures, which the paper has: cup." in text
     assert "# A <small> benchmark" in text and "Not measured: DINO-I; needs DINO ViT-S/16" in text
     assert "cannot be compared with the paper's" in text  # the model of the test is a small one
     page = (out / "report.html").read_text()

@@ -395,7 +395,8 @@ def test_exports_have_the_hosts_names_and_are_read_back(
 
 
 @pytest.mark.parametrize(
-    ("stem", "plain"), [("bear", "bear"), ("my  bear", "my_bear"), ("bear (2)", "bear_2_"), ("<a>[b]", "_a>_b]")]
+    ("stem", "plain"),
+    [("bear", "bear"), ("my  bear", "my_bear"), ("bear (2)", "bear_2_"), ("<a>[b]", "_a>_b]"), ("{a|b}", "_a_b_")],
 )
 def test_names_that_a_prompt_of_the_hosts_can_call(stem: str, plain: str) -> None:
     assert host_names(stem) == (f"{plain}-lora", f"{plain}-token")

@@ -268,10 +268,12 @@ def losses_without_a_network(
     stand_in.unet = unet
     ids, mask = torch.full((1, 77), 5), torch.ones(1, 1, 1, *shape[-2:])
     captions = SimpleNamespace(encode=lambda ids: torch.zeros(len(ids), 77, 64))
-    return [
-        losses_of(stand_in, captions, config, [Batch(noise + error, noise, torch.tensor([t]), ids, mask)])[0].item()
+    losses = [
+        losses_of(stand_in, captions, config, [Batch(noise + error, noise, torch.tensor([t]), ids, mask)])[0]
         for t in timesteps
     ]
+    assert {loss.dtype for loss in losses} == {torch.float32}, "not every device has float64"
+    return [loss.item() for loss in losses]
 
 
 def test_the_loss_is_the_square_or_the_size_of_the_error(model: VideoCrafter2) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from customcrafter_core.base_model.geometry import (
     Defaults,
@@ -15,6 +16,7 @@ from customcrafter_core.base_model.geometry import (
     VAEGeometry,
 )
 from customcrafter_core.base_model.networks import build_networks
+from customcrafter_core.base_model.video_layers import TemporalConvolution
 from customcrafter_core.base_model.writing import write_checkpoint
 
 HIDDEN = HiddenSizes(unet_head_dim=8, unet_norm_groups=4, text_head_dim=8, vae_norm_groups=4)
@@ -31,5 +33,8 @@ def write_model(path: Path, seed: int = 0, geometry: Geometry = GEOMETRY) -> Pat
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         networks = build_networks(geometry)
+        for module in networks.unet.modules():
+            if isinstance(module, TemporalConvolution):  # its last one is 0 in a fresh network, which adds nothing
+                nn.init.normal_(module.conv4[-1].weight, std=0.1)
     write_checkpoint(path, networks, geometry, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float32)
     return path
