@@ -24,10 +24,18 @@ ADD = """kind => {
     node.pos = [400, 120];
     app.canvas.setDirty(true, true);
 }"""
+# Once it has the size that it has on a node: until the page has put it there it may be as large as the page
 PICTURE = """() => {
-    const canvas = app.graph._nodes[0].widgets.find(w => w.name === 'strength_curve').element;
-    return canvas.clientWidth && canvas.clientHeight ? canvas.toDataURL() : '';
+    const node = app.graph._nodes[0], canvas = node.widgets.find(w => w.name === 'strength_curve').element;
+    const isPlaced = canvas.clientWidth && canvas.clientWidth <= node.size[0] && canvas.clientHeight;
+    return isPlaced ? canvas.toDataURL() : '';
 }"""
+# A page that missed to put the picture onto its node has another chance each time the node moves
+PLACED = f"""() => {{
+    if (({PICTURE})()) return true;
+    app.graph._nodes[0].pos[1] += 1;
+    app.canvas.setDirty(true, true);
+}}"""
 TWO_FRAMES = "() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 INSIDE = """() => {  // the picture lies on its node
     const node = app.graph._nodes[0], canvas = node.widgets.find(w => w.name === 'strength_curve').element;
@@ -57,8 +65,8 @@ STRENGTHS = """async ([address, given, steps]) => (await import(address)).streng
 def add(page: Any, kind: str) -> str:
     """A new node on the empty canvas; its picture."""
     page.evaluate(ADD, kind)
-    picture(page)
     page.wait_for_timeout(500)  # until the node has its size
+    page.wait_for_function(PLACED)
     return picture(page)
 
 
