@@ -64,21 +64,21 @@ def test_strength_in_advanced_sampler(bench: Bench, subjects: dict[str, Subject]
 
 def test_strength_in_our_sampler_is_what_it_reports(bench: Bench, subjects: dict[str, Subject]) -> None:
     scene = bench.scene()
-    sampler = scene.dynamic_sampler(0.3, -0.5, 1)
-    assert scene.result(sampler[2]) == "[0.3, -0.5, -0.5, -0.5, -0.5]"
+    sampler = scene.dynamic_sampler(0.3, 1.5, 1)
+    assert scene.result(sampler[2]) == "[0.3, 1.5, 1.5, 1.5, 1.5]"
     scene = bench.scene()
-    model = scene.dynamic_weights(0.3, -0.5, 1)
+    model = scene.dynamic_weights(0.3, 1.5, 1)
     found = measured(scene, subjects, model, lambda **more: scene.dynamic_sampler(subject=None, **more))
-    assert found == [0.3, -0.5, -0.5, -0.5, -0.5]
+    assert found == [0.3, 1.5, 1.5, 1.5, 1.5]
 
 
 def test_our_sampler_reports_what_others_put_on_the_model(bench: Bench) -> None:
     scene = bench.scene()
-    model = scene.dynamic_weights(0.3, -0.5, 1)
+    model = scene.dynamic_weights(0.3, 1.5, 1)
     lora = {"lora": "second.safetensors", "lambda_s": 0.0, "lambda_l": 1.0, "k": 4}
     both = scene.add("CustomCrafterDynamicLoRAWeights", model=model, **lora)[0]
     one, two, none = (scene.dynamic_sampler(subject=None, model=given) for given in (model, both, scene.model))
-    first = "[0.3, -0.5, -0.5, -0.5, -0.5]"
+    first = "[0.3, 1.5, 1.5, 1.5, 1.5]"
     texts = scene.result(one[2], two[2], none[2])
     assert texts == [first, f"{first}\n[0.0, 0.0, 0.0, 0.0, 1.0]", ""]
     pictures = scene.result(one[1], two[1], none[1])
@@ -91,10 +91,10 @@ def test_steps_from_the_hosts_cache_are_gaps(bench: Bench) -> None:
     scene = bench.scene()
     options = {"reuse_threshold": 3.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
     scene.model = scene.add("EasyCache", model=scene.model, **options)[0]
-    applied = json.loads(scene.result(scene.dynamic_sampler(0.3, -0.5, 1)[2]))
+    applied = json.loads(scene.result(scene.dynamic_sampler(0.3, 1.5, 1)[2]))
     skipped = int(re.findall(r"EasyCache - skipped (\d)/5 steps", bench.host.log)[-1])
     assert skipped >= 2 and applied.count(None) == skipped  # how many differs between hosts
-    assert applied[:2] == [0.3, -0.5] and set(applied[2:]) <= {None, -0.5}
+    assert applied[:2] == [0.3, 1.5] and set(applied[2:]) <= {None, 1.5}
 
 
 def test_curve(bench: Bench, subjects: dict[str, Subject]) -> None:
@@ -138,7 +138,7 @@ def test_count_is_on_the_real_list(bench: Bench) -> None:
 def test_loras_in_a_chain(bench: Bench, subjects: dict[str, Subject]) -> None:
     scene = bench.scene()
     lora = "first.safetensors"
-    for strengths in ((0.1, 0.2, 1), (0.0, 0.5, 3), (-0.3, 0.0, 2)):
+    for strengths in ((0.1, 0.2, 1), (0.0, 0.5, 3), (0.3, 0.0, 2)):
         values = dict(zip(("lambda_s", "lambda_l", "k"), strengths, strict=True))
         scene.model = scene.add("CustomCrafterDynamicLoRAWeights", model=scene.model, lora=lora, **values)[0]
-    assert measured(scene, subjects, scene.model, scene.host_sampler) == [-0.2, -0.1, 0.2, 0.7, 0.7]
+    assert measured(scene, subjects, scene.model, scene.host_sampler) == [0.4, 0.5, 0.2, 0.7, 0.7]
