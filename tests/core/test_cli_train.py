@@ -196,7 +196,7 @@ def test_a_run_begun_anew_goes_on_without_force(
 def test_the_base_model_makes_missing_prior_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "2"]
     assert main(arguments) == 0
-    assert "2 photos, 2 prior pictures. Training takes about" in capsys.readouterr().out
+    assert "2 photos, 2 prior pictures. The edges" in capsys.readouterr().out
     assert load_subject(folder / "dog.safetensors").training["prior_pictures"] == 2
     made = {path: path.read_bytes() for path in (folder / "prior").glob("*.png")}
     assert len(made) == 2

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,6 @@ import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_training_distributed import free_port
 
 from customcrafter_core.base_model.geometry import Defaults, metadata_of
 from customcrafter_core.base_model.loading import load_videocrafter2
@@ -315,6 +315,12 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
 def test_two_processes_make_each_cell_once_and_one_report(folder: Path) -> None:
     """The command as accelerate launches it; each process says what it makes."""
     methods = [*CONTENT["methods"], {"name": "other", "like": "sslm", "strength": 0.3, "training": {"lr": 1e-3}}]
