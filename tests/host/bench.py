@@ -129,10 +129,12 @@ class Scene:
 
     def result(self, *values: list[Any]) -> Any:
         """Run the graph and give these outputs."""
-        for number, value in enumerate(values):
-            self.keep(value, f"result{number}")
+        saving = sum(node["class_type"] == "ProbeSave" for node in self.graph.nodes.values())  # earlier ones save again
+        names = [f"result{number}" for number in range(saving, saving + len(values))]
+        for name, value in zip(names, values, strict=True):
+            self.keep(value, name)
         self.run()
-        found = [self.saved(f"result{number}") for number in range(len(values))]
+        found = [self.saved(name) for name in names]
         return found[0] if len(found) == 1 else found
 
     def saved(self, name: str) -> Any:
