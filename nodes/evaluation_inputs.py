@@ -137,7 +137,7 @@ def counts_from(name: str, text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isascii() and part.isdigit() for part in parts):
         raise InputError(
-            expected=f"a list of whole numbers in {name}",
+            expected=f"a list of whole numbers of 0 or more in {name}",
             found=repr(text),
             remedy="Write numbers of steps with commas, such as 3, 5.",
         )

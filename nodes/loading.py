@@ -161,6 +161,12 @@ class EmptyVideoLatent(io.ComfyNode):
         if model is not None:
             form = model.get_model_object("latent_format")
             unit, channels = getattr(form, "spacial_downscale_ratio", unit), form.latent_channels
+        if width % unit or height % unit:
+            raise InputError(
+                expected=f"a width and height divisible by {unit}",
+                found=f"{width}x{height}",
+                remedy=f"Write {width // unit * unit}x{height // unit * unit}, for example.",
+            )
         shape = (batch_size, channels, frames, height // unit, width // unit)
         samples = torch.zeros(shape, device=memory.intermediate_device())
         # newer hosts fit an empty latent to the model by this
@@ -176,7 +182,7 @@ def video_size(width: int, height: int, frames: int, model: Any) -> tuple[int, i
     if not (width and height and frames):
         if model is None:
             raise InputError(
-                expected="a model whose own size is meant by 0",
+                expected="a model, whose own size 0 stands for",
                 found=f"none, with width {width}, height {height} and frames {frames}",
                 remedy="Connect the MODEL of Load VideoCrafter2 to model, or write a size: VideoCrafter2 was made for "
                 f"{VIDEO.width}x{VIDEO.height} with {VIDEO.frames} frames.",

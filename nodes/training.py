@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
     Raises:
         InputError: an input that cannot be used.
     """
+    from ..customcrafter_core.demo.run import recommended_with
     from .native.photos import photos_of
     from .native.text import check_token
     from .native.training import MadePrior, Order
@@ -114,7 +116,8 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
     prior = photos_of(lists["prior"], lists["prior_captions"], "prior pictures")
     folder = Path(folder_paths.get_output_directory()) / PRIOR_FOLDER
     made = MadePrior(one.get("make_prior", 0), one.get("prior_clips", False), folder)
-    return Order(config, target, steering_from(one, target, anew=anew), photos, prior, made)
+    steering = replace(steering_from(one, target, anew=anew), recommended=recommended_with(one["preset"]))
+    return Order(config, target, steering, photos, prior, made)
 
 
 def target_file(name: str, *, anew: bool) -> Path:

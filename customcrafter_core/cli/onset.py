@@ -24,7 +24,7 @@ STEM = "onset"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.set_defaults(run=run)
-    add_prompt_options(parser)
+    add_prompt_options(parser, about="the class word in the place of the subject")
     add_video_options(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("output"), metavar="FOLDER",

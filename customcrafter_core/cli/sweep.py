@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from ..diffusion.strength import LAMBDA_L, LAMBDA_S, K
 from .options import base_record, check_folder, load_base
 from .terminal import Progress
 from .video_options import ANY_BASE, add_prompt_options, add_video_options, settings_of
@@ -28,14 +29,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     add_prompt_options(parser)
     parser.add_argument("--subject", required=True, type=Path, metavar="FILE", help="a learned subject")
-    for flag, kind, default, text in (
-        ("--lambda-s", float, LAMBDA_S, "strengths in the first K steps"),
-        ("--lambda-l", float, LAMBDA_L, "strengths in all later steps"),
-        ("--k", int, K, "numbers of first steps"),
+    for flag, kind, text in (
+        ("--lambda-s", float, "strengths in the first K steps"),
+        ("--lambda-l", float, "strengths in all later steps"),
+        ("--k", int, "numbers of first steps"),
     ):
         parser.add_argument(
-            flag, type=kind, nargs="+", default=[default], metavar="X" if kind is float else "K",
-            help=f"{text} (default: the paper's {default})",
+            flag, type=kind, nargs="+", action="extend", metavar="X" if kind is float else "K",
+            help=f"{text} (default: as the subject's file recommends)",
         )  # fmt: skip
     add_video_options(parser)
     parser.add_argument("--any-base", action="store_true", help=ANY_BASE)
@@ -54,7 +55,9 @@ def run(options: argparse.Namespace) -> None:
 
     check_folder(options.out)
     subject, settings = load_subject(options.subject), settings_of(options)
-    ranges = {"lambda_s": options.lambda_s, "lambda_l": options.lambda_l, "k": options.k}
+    ranges: dict[str, Any] = {
+        name: getattr(options, name) or [value] for name, value in asdict(subject.recommended).items()
+    }
     check_settings(settings, [AppliedSubject(subject)])
     combinations(**ranges, steps=settings.steps)  # tells what is wrong before a model is loaded
     model = load_base(options)

@@ -257,10 +257,16 @@ def _config(given: dict[str, Any]) -> TrainConfig:
 
 
 def _steering(given: dict[str, Any]) -> Steering:
+    from ..demo.run import recommended_with
     from ..training.steering import Steering
 
     values = {name: given[name] for name in STEERING if name in given}
-    return Steering(target=Path(_required(given, "out")), anew=bool(given.get("force")), **values)
+    return Steering(
+        target=Path(_required(given, "out")),
+        anew=bool(given.get("force")),
+        recommended=recommended_with(_preset(given)),
+        **values,
+    )
 
 
 def _photos(given: dict[str, Any]) -> list[Photo]:

@@ -11,16 +11,15 @@ from .options import add_base_options, add_setting
 if TYPE_CHECKING:
     from ..generation import VideoSettings
 
+CALLING = "call a subject as in: <new1> teddy bear"
 ANY_BASE = "accept subjects that were learned on another base"
 
 
-def add_prompt_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--prompt`` and ``--negative``."""
+def add_prompt_options(parser: argparse.ArgumentParser, *, about: str = CALLING) -> None:
+    """Add ``--prompt``, with ``about`` it in its help, and ``--negative``."""
     from ..generation import VideoSettings
 
-    parser.add_argument(
-        "--prompt", required=True, metavar="TEXT", help="what the video shows; call a subject as in: <new1> teddy bear"
-    )
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help=f"what the video shows; {about}")
     add_setting(parser, VideoSettings, "negative", "what it must not show", metavar="TEXT")
 
 

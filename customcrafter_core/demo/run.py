@@ -14,7 +14,7 @@ from ..base_model.model import VideoCrafter2
 from ..diffusion.strength import Constant, StrengthSchedule, TwoPhase
 from ..generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
 from ..subject.subject import Subject
-from ..training.config import preset
+from ..training.config import DEMO, preset
 from ..training.loop import Watcher, train_subject
 from ..training.photos import Photo
 from ..training.steering import Steering
@@ -28,6 +28,11 @@ PRIOR_IMAGES = 12
 CONSTANT = 0.8
 DYNAMIC = TwoPhase(k=10)
 """The paper's strengths; K is larger, because motion is decided later on so small a model (benchmarks/demo_motion.py)."""
+
+
+def recommended_with(preset: str) -> TwoPhase:
+    """The strength that a subject recommends which was learned with this preset."""
+    return DYNAMIC if preset == DEMO else TwoPhase()
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ def learn_demo_subject(
     model: VideoCrafter2, seed: int = 0, on_step: Callable[[TrainStep], None] | None = None
 ) -> Subject:
     """Learn the demo's subject with the `demo` preset and prior preservation."""
-    config = preset("demo", world.CLASS_WORD, seed=seed)
-    steering, watcher = Steering(recommended=DYNAMIC), Watcher(on_step=on_step)
+    config = preset(DEMO, world.CLASS_WORD, seed=seed)
+    steering, watcher = Steering(recommended=recommended_with(DEMO)), Watcher(on_step=on_step)
     return train_subject(model, demo_photos(), config, prior=demo_prior(), steering=steering, watcher=watcher).subject
 
 

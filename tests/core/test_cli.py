@@ -198,7 +198,7 @@ def test_sweep_writes_a_video_for_each_strength(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["sweep", "--base", files.base, "--prompt", "<new1> teddy bear", "--subject", files.subject, *SMALL]
-    strengths = ["--lambda-s", "0.1", "0.8", "--lambda-l", "0.8", "--k", "1", "2", "--out", str(tmp_path)]
+    strengths = ["--lambda-s", "0.1", "0.8", "--k", "1", "--k", "2", "--out", str(tmp_path)]  # λl as recommended
     assert main([*arguments, *strengths]) == 0
     shown = capsys.readouterr().out
     assert "02.mp4: lambda_s 0.1, lambda_l 0.8, K 2" in shown and "Shared steps saved" in shown

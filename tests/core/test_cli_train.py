@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from customcrafter_core.cli.main import main
+from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.keeper import LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of
 from customcrafter_core.training.trainer import Trainer, TrainStep
@@ -236,3 +237,11 @@ def test_no_prior_images_are_made_for_nothing(folder: Path) -> None:
     arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "2"]
     assert main([*arguments, "--prior-weight", "0"]) == 0
     assert not (folder / "prior").exists()
+
+
+def test_a_subject_of_the_demos_preset_recommends_what_the_demo_does(folder: Path) -> None:
+    arguments = ["train", "--config", str(folder / "dog.json"), "--steps", "1"]
+    for preset, k in (("paper", 5), ("demo", 10)):
+        out = folder / f"{preset}.safetensors"
+        assert main([*arguments, "--preset", preset, "--out", str(out)]) == 0
+        assert load_subject(out).recommended == TwoPhase(0.4, 0.8, k)
