@@ -16,13 +16,14 @@ import comfy.lora_convert
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from torch import nn
 
 from ...customcrafter_core.diffusion.strength import Curve, StrengthSchedule, remark_on
 from ...customcrafter_core.errors import InputError, some_names
 from ...customcrafter_core.subject.file import PREFIX, lora_tensors
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
-from .weight_change import WeightChange, changed_weights
+from .weight_change import Place, WeightChange, changed_weights, places_in
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class ScheduledStrength:
         """
         self._call = _Call()
         self.changes: list[WeightChange] = []
+        self._places: dict[nn.Module, list[Place]] = {}
         self._schedule, self._start, self._total = schedule, start_at_step, total_steps
 
     @property
@@ -113,8 +115,15 @@ class ScheduledStrength:
         try:
             return run(noise, latent, sampler, sigmas, *rest, **more)
         finally:
+            self._places = {}
             for change in self.changes:
                 change.let_go()
+
+    def _places_in(self, model: nn.Module) -> list[Place]:
+        """Where the changes belong, looked up once in a run for each model: hosts with several GPUs have one on each."""
+        if model not in self._places:
+            self._places[model] = places_in(model, self.changes, self.use)
+        return self._places[model]
 
     def __call__(self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
         """The host's model call ``(x, sigma, concat, text, control, options, …)`` with the strength set."""
@@ -137,7 +146,7 @@ class ScheduledStrength:
 
         rest = (*rest[:3], around_network(rest[3], note), *rest[4:])
         try:
-            with changed_weights(run.class_obj, self.changes, self.use):
+            with changed_weights(self._places_in(run.class_obj)):
                 result = run(x, sigma, *rest, **conditions)
             if called and not self.uses:
                 raise InputError(

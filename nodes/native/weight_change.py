@@ -73,22 +73,27 @@ class WeightChange:
         self._placed = {}
 
 
-@contextmanager
-def changed_weights(model: nn.Module, changes: Iterable[WeightChange], use: Use) -> Iterator[None]:
-    """Let the layers of the host's model apply changes while the context lasts; what they had before comes back.
+Place = tuple[nn.Module, str, Callable[[torch.Tensor], torch.Tensor]]
+"""A layer, the name of its list of functions, and the function that belongs there."""
 
-    Args:
-        model: the host's model, whose weights the changes name.
-        changes: of a LoRA.
-        use: gives its strength.
-    """
+
+def places_in(model: nn.Module, changes: Iterable[WeightChange], use: Use) -> list[Place]:
+    """Where changes belong in the host's model, whose weights they name; ``use`` gives their strength."""
+    parts = [(change, *change.key.rpartition(".")) for change in changes]
+    return [
+        (comfy.utils.get_attr(model, layer), f"{kind}_function", partial(change, use))
+        for change, layer, _, kind in parts
+    ]
+
+
+@contextmanager
+def changed_weights(places: Iterable[Place]) -> Iterator[None]:
+    """Let layers apply changes while the context lasts; what they had before comes back."""
     with ExitStack() as stack:
-        for change in changes:
-            name, _, kind = change.key.rpartition(".")
-            layer, functions = comfy.utils.get_attr(model, name), f"{kind}_function"
+        for layer, functions, change in places:
             before = getattr(layer, functions)
             stack.callback(setattr, layer, functions, before)
-            setattr(layer, functions, [*before, partial(change, use)])  # never in place: layers may share a list
+            setattr(layer, functions, [*before, change])  # never in place: layers may share a list
         yield
 
 
