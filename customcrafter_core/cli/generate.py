@@ -13,7 +13,7 @@ from ..diffusion.strength import LAMBDA_L, LAMBDA_S, Curve, K, StrengthSchedule,
 from ..errors import InputError
 from .options import base_record, check_folder, load_base
 from .terminal import Progress
-from .video_options import ANY_BASE, add_prompt_options, add_video_options, settings_of
+from .video_options import ANY_BASE, add_out, add_prompt_options, add_video_options, settings_of
 
 if TYPE_CHECKING:
     import torch
@@ -100,13 +100,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_subject_options(parser.add_argument_group("subjects (the other options belong to the --subject before them)"))
     add_video_options(parser, several=True)
     parser.add_argument("--any-base", action="store_true", help=ANY_BASE)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("output"),
-        metavar="FOLDER",
-        help="where video, contact sheet and settings go (default: ./output)",
-    )
+    add_out(parser, "where video, contact sheet and settings go")
 
 
 def _add_subject_options(group: argparse._ArgumentGroup) -> None:

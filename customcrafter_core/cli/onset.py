@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from .options import base_record, check_folder, load_base
 from .terminal import Progress
-from .video_options import add_prompt_options, add_video_options, settings_of
+from .video_options import add_out, add_prompt_options, add_video_options, settings_of
 
 USAGE = "--prompt TEXT [options]"
 SUMMARY = "which K? measures after which step a prompt's motion is fixed"
@@ -26,10 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
     add_prompt_options(parser, about="the class word in the place of the subject")
     add_video_options(parser)
-    parser.add_argument(
-        "--out", type=Path, default=Path("output"), metavar="FOLDER",
-        help="for video, curve and numbers (default: ./output)",
-    )  # fmt: skip
+    add_out(parser, "for video, curve and numbers")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .options import base_record, check_folder, load_base
 from .terminal import Progress
-from .video_options import ANY_BASE, add_prompt_options, add_video_options, settings_of
+from .video_options import ANY_BASE, add_out, add_prompt_options, add_video_options, settings_of
 
 USAGE = "--subject FILE --prompt TEXT [options]"
 SUMMARY = "one noise at many strengths: videos, a contact sheet and a table"
@@ -40,10 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )  # fmt: skip
     add_video_options(parser)
     parser.add_argument("--any-base", action="store_true", help=ANY_BASE)
-    parser.add_argument(
-        "--out", type=Path, default=Path("output"), metavar="FOLDER",
-        help="gets a folder with videos, contact sheet and table (default: ./output)",
-    )  # fmt: skip
+    add_out(parser, "gets a folder with videos, contact sheet and table")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .options import add_base_options, add_setting
@@ -50,6 +51,12 @@ def add_video_options(parser: argparse.ArgumentParser, *, several: bool = False)
     )
     add_setting(sampling, VideoSettings, "guidance", "run both predictions of guidance together or one by one")
     add_base_options(parser)
+
+
+def add_out(parser: argparse.ArgumentParser, gets: str) -> None:
+    """Add ``--out``, the folder that gets the results."""
+    shown = f"{gets} (default: ./output)"
+    parser.add_argument("--out", type=Path, default=Path("output"), metavar="FOLDER", help=shown)
 
 
 def settings_of(options: argparse.Namespace) -> VideoSettings:

@@ -266,6 +266,7 @@ def test_no_circle_holds_the_model(bench: Bench, kind: str) -> None:
         ({"lambda_s": "0.2; 0.4"}, "a list of numbers in lambda_s"),
         ({"lambda_l": "nan"}, "a list of strengths in lambda_l"),
         ({"k": "2.5"}, "a list of whole numbers of 0 or more in k"),
+        ({"k": "2, -1"}, "a list of whole numbers of 0 or more in k"),
         ({"k": ""}, "a list of whole numbers of 0 or more in k"),
         ({"lambda_s": ",".join(f"{i / 100}" for i in range(40)), "k": "1,2"}, "at most 64 combinations"),
         ({"prompt": "a bear"}, "<new1> in the positive prompt"),
