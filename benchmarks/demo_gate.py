@@ -26,7 +26,7 @@ from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.demo import demo_checkpoint, world
 from customcrafter_core.demo.codec import held_out_psnr
 from customcrafter_core.demo.world import Scene
-from customcrafter_core.output.files import write_json
+from customcrafter_core.files.writing import write_json
 
 
 @dataclass(frozen=True)

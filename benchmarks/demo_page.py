@@ -23,8 +23,8 @@ from benchmarks.demo_statistics import (
     interval,
     paired,
 )
-from customcrafter_core.evaluation.intervals import Interval
-from customcrafter_core.output.files import write_json
+from customcrafter_core.files.writing import write_json
+from customcrafter_core.intervals import Interval
 from customcrafter_core.output.sheet import SheetRow, write_sheet
 
 MEASURES = ("motion", "travel", "similarity", "thing", "background")

@@ -13,8 +13,8 @@ from customcrafter_core.diffusion.ddim import ETA, ddim_levels
 from customcrafter_core.diffusion.guidance import GuidedUNet
 from customcrafter_core.diffusion.schedule import STEPS
 from customcrafter_core.diffusion.strength import StrengthSchedule, strengths_of
-from customcrafter_core.evaluation.shared_runs import RunTree
-from customcrafter_core.generation import SeededNoise
+from customcrafter_core.sampling.generation import SeededNoise
+from customcrafter_core.sampling.shared_runs import RunTree
 from customcrafter_core.subject.adapter import attached
 from customcrafter_core.subject.prompts import encode_prompts
 from customcrafter_core.subject.subject import Subject

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from customcrafter_core.evaluation.intervals import LEVEL, Interval, bootstrap_mean
+from customcrafter_core.intervals import LEVEL, Interval, bootstrap_mean
 
 Row = Mapping[str, Any]
 Ways = Mapping[tuple[str, str], Sequence[Row]]

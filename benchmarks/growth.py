@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import TwoPhase
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 
 from .results import Row, Section
 from .sampling import random_subject

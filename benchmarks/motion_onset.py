@@ -22,11 +22,11 @@ from pathlib import Path
 
 from benchmarks import demo_measures as measures
 from customcrafter_core.demo import demo_checkpoint, run, world
-from customcrafter_core.evaluation.intervals import bootstrap_mean
-from customcrafter_core.evaluation.motion_onset import motion_onset
-from customcrafter_core.evaluation.sweep import weight_sweep
-from customcrafter_core.generation import VideoSettings
-from customcrafter_core.output.files import write_bytes, write_json
+from customcrafter_core.experiments.motion_onset import motion_onset
+from customcrafter_core.experiments.sweep import weight_sweep
+from customcrafter_core.files.writing import write_bytes, write_json
+from customcrafter_core.intervals import bootstrap_mean
+from customcrafter_core.sampling.generation import VideoSettings
 from customcrafter_core.subject.file import load_subject
 
 KS = (0, 3, 5, 8, 10, 12, 15, 20, 30)

@@ -32,7 +32,7 @@ from .subjects import SUBJECT, any_base_input, teach
 
 if TYPE_CHECKING:
     from ..customcrafter_core.evaluation.scoring import Summary
-    from ..customcrafter_core.evaluation.sweep import Sweep
+    from ..customcrafter_core.experiments.sweep import Sweep
 
 
 class EvaluateVideo(io.ComfyNode):
@@ -83,8 +83,8 @@ class EvaluateVideo(io.ComfyNode):
         literal: bool = False,
     ) -> io.NodeOutput:
         """Score."""
-        from ..customcrafter_core.evaluation.chart import bar_chart
         from ..customcrafter_core.evaluation.scoring import summarize
+        from ..customcrafter_core.output.chart import bar_chart
         from .native.photos import photos_of
         from .native.picture import as_image
         from .native.scoring import scorer_with
@@ -225,7 +225,7 @@ class WeightSweep(io.ComfyNode):
         cls, vae: Any, clip: Any, subject: Any, lambda_s: str, lambda_l: str, k: str, **given: Any
     ) -> io.NodeOutput:
         """Sample and compare."""
-        from ..customcrafter_core.evaluation.sweep import combinations
+        from ..customcrafter_core.experiments.sweep import combinations
         from .native.picture import as_image
         from .native.prompted import run_of
         from .native.sweep import LARGEST as MOST

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, TwoPhase
 from ..customcrafter_core.errors import InputError
-from ..customcrafter_core.output.names import file_inside
+from ..customcrafter_core.files.names import file_inside
 from . import host
 from .loading import BUILT_IN, choices, chosen_file, saved_at
 from .strength_inputs import OF_SUBJECT, STEP

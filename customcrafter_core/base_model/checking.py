@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..files.tensor_file import TensorFile
 from .conversion import parts_of
 from .geometry import Defaults, Geometry, defaults_of
 from .loading import counted, plan, read_weights, stored_fingerprint
-from .tensor_file import TensorFile
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
+from ..files.tensor_file import TensorFile, open_tensor_file
 from .conversion import Source, assign, match, put
 from .fingerprint import SAMPLED, fingerprint
 from .geometry import UNET_PREFIX, Geometry, HiddenSizes, defaults_of, hidden_sizes_of, read_geometry
 from .model import VideoCrafter2
 from .networks import Networks, build_networks, restore_buffers
-from .tensor_file import TensorFile, open_tensor_file
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

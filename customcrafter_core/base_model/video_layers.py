@@ -17,10 +17,6 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from einops import rearrange
 from torch import nn
-from torch.nn import functional as F
-
-from . import winograd
-from .processor import processor_maker
 
 # A transformer block's widest result has 8 numbers for each of its inputs (the gated feed-forward). Slices are as long
 # as this many bytes of it allow: what a CPU's cache still helps with, and enough to keep a GPU busy.
@@ -28,12 +24,6 @@ SLICE_BYTES = {"cpu": 2**25, "cuda": 2**29}
 WIDEST = 8
 SHORTEST_SLICE = 2048  # positions; with fewer, fetching the weights costs more than slicing saves
 _STANDS_FOR: dict[str, str] = {}  # type of a device -> the type it is treated as
-
-# What torch.compile calls for a linear layer on a CPU; with few rows or channels preparing it costs what it saves. On
-# Intel's own processors MKL, which torch takes otherwise, is the faster of the two.
-ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-MKL_IS_FASTER = "Intel" in processor_maker() and torch.backends.mkl.is_available()
-NARROWEST, FEWEST_ROWS = 96, 256
 
 
 @contextmanager
@@ -53,10 +43,6 @@ def use_video_layers(unet: UNet3DConditionModel) -> None:
             module.__class__ = _OURS[type(module)]
         if isinstance(module, TemporalConvolution):
             module.flatten_kernels()
-        if type(module) is nn.Conv2d and _keeps_size(module):
-            module.__class__ = FrameConvolution
-        if type(module) is nn.Linear:
-            module.__class__ = WideLinear
     unet.__class__ = VideoUNet
 
 
@@ -72,29 +58,6 @@ class VideoUNet(UNet3DConditionModel):
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self.conv_in.weight.device
-
-
-class WideLinear(nn.Linear):
-    """A linear layer that a CPU computes by oneDNN where that is faster, as torch does convolutions."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(…, c)`` to ``(…, o)``."""
-        weight = self.weight  # made anew at each look at it where a subject changes it
-        is_wide = min(self.in_features, self.out_features) >= NARROWEST and x.shape[:-1].numel() >= FEWEST_ROWS
-        if ONEDNN is not None and not MKL_IS_FASTER and is_wide and not x.is_meta and _is_plain(x, weight):
-            out: torch.Tensor = ONEDNN(x, weight, self.bias, "none", [], "")
-            return out
-        return F.linear(x, weight, self.bias)
-
-
-class FrameConvolution(nn.Conv2d):
-    """A 3x3 convolution within each frame that takes fewer products where that is faster."""
-
-    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """``(b · t, c, h, w)``; with the weights as the host hands them in, too."""
-        if _keeps_size(self) and _is_plain(input, weight) and winograd.pays(input, weight):
-            return winograd.convolve(input, weight, bias)
-        return super()._conv_forward(input, weight, bias)
 
 
 class TemporalConvolution(TemporalConvLayer):
@@ -193,21 +156,4 @@ def _in_slices(some: Callable[[slice], torch.Tensor], x: torch.Tensor, positions
 
 
 def _slice_bytes(device: torch.device) -> int:
-    return SLICE_BYTES.get(_kind(device), SLICE_BYTES["cuda"])
-
-
-def _kind(device: torch.device) -> str:
-    """The device's type, or the type it stands for."""
-    return _STANDS_FOR.get(device.type, device.type)
-
-
-def _is_plain(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether a layer has to give nothing but numbers, in float32 on a CPU."""
-    is_plain = _kind(x.device) == "cpu" and x.dtype == weight.dtype == torch.float32
-    return is_plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-
-
-def _keeps_size(layer: nn.Conv2d) -> bool:
-    """Whether a convolution is over 3x3 pixels, each result in the place of its middle one, nothing but zeros around."""
-    shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
-    return shape == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
+    return SLICE_BYTES.get(_STANDS_FOR.get(device.type, device.type), SLICE_BYTES["cuda"])

@@ -12,8 +12,8 @@ from .terminal import Progress
 
 if TYPE_CHECKING:
     from ..base_model.model import VideoCrafter2
-    from ..evaluation.benchmark import BenchmarkWatcher, Cell
-    from ..evaluation.benchmark_config import BenchmarkConfig
+    from ..experiments.benchmark import BenchmarkWatcher, Cell
+    from ..experiments.benchmark_config import BenchmarkConfig
     from ..training.trainer import TrainStep
 
 USAGE = "CONFIG [--out FOLDER] [options]"
@@ -47,10 +47,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the benchmark and write its report."""
-    from ..evaluation.benchmark import Benchmark
-    from ..evaluation.benchmark_config import BenchmarkConfig
-    from ..evaluation.benchmark_report import Report, write_photos, write_report
     from ..evaluation.scoring import open_scorer
+    from ..experiments.benchmark import Benchmark
+    from ..experiments.benchmark_config import BenchmarkConfig
+    from ..experiments.benchmark_report import Report, write_photos, write_report
     from ..training.distributed import launched_workers
     from .training_file import read_plain
 
@@ -99,7 +99,7 @@ class _LearningBars(ExitStack):
 
 
 def _watcher(learning: _LearningBars, videos: Progress) -> BenchmarkWatcher:
-    from ..evaluation.benchmark import BenchmarkWatcher
+    from ..experiments.benchmark import BenchmarkWatcher
 
     def show_cell(done: int, of: int, cell: Cell) -> None:
         videos.show(done, of, f"{cell.method.name}, {cell.subject.name}")

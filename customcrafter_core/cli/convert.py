@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Convert the file by what it holds."""
-    from ..base_model.tensor_file import open_tensor_file
+    from ..files.tensor_file import open_tensor_file
     from .file_kind import FileKind, kind_of
 
     with open_tensor_file(options.source) as file:
@@ -83,7 +83,7 @@ def _misplaced(option: str, belongs_to: str, found: str) -> InputError:
 
 def _convert_base(options: argparse.Namespace) -> None:
     from ..base_model.loading import DTYPES
-    from ..output.checkpoint import rewrite_checkpoint
+    from ..base_model.repacking import rewrite_checkpoint
 
     check_target(options.target, force=options.force, source=options.source)
     dtype = None if options.dtype == AUTO else DTYPES[options.dtype]

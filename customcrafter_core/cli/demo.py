@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..demo.run import DemoVideo
-    from ..generation import SampledStep
+    from ..sampling.generation import SampledStep
     from ..subject.subject import Subject
 
 USAGE = "[run | train-base] [options]"
@@ -135,7 +135,7 @@ def write_demo(folder: Path, photos: Sequence[Image], subject: Subject, videos: 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    from ..output.files import write_json
+    from ..files.writing import write_json
     from ..output.video import write_video
     from ..subject.file import save_subject
 

@@ -86,8 +86,8 @@ def write_scores(folder: Path, scores: dict[str, dict[str, float]], summary: Sum
     """
     from dataclasses import asdict
 
-    from ..evaluation.chart import bar_chart
-    from ..output.files import write_bytes, write_json
+    from ..files.writing import write_bytes, write_json
+    from ..output.chart import bar_chart
 
     picture = io.BytesIO()
     bar_chart(summary.means, title=f"mean of {len(scores)} videos").save(picture, "PNG")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ..base_model.tensor_file import TensorFile
+from ..files.tensor_file import TensorFile
 from ..subject.file import is_subject
 
 

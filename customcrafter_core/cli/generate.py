@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..base_model.model import VideoCrafter2
-    from ..generation import AppliedSubject, Generation, SampledStep, VideoSettings
+    from ..sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> None:
     """Make the videos and write them."""
     import torch
 
-    from ..generation import check_settings, generate, remarks
+    from ..sampling.generation import check_settings, generate, remarks
 
     check_folder(options.out)
     choices: list[SubjectChoice] = options.subjects
@@ -156,7 +156,7 @@ def _spaced(strengths: Sequence[float]) -> str:
 
 
 def _applied(choice: SubjectChoice) -> AppliedSubject:
-    from ..generation import AppliedSubject
+    from ..sampling.generation import AppliedSubject
     from ..subject.file import load_subject
 
     subject = load_subject(choice.path)
@@ -205,7 +205,7 @@ def write_videos(folder: Path, videos: torch.Tensor, settings: VideoSettings, re
         InputError: pixels that are not finite.
         OSError: the disk is full or the folder cannot be written.
     """
-    from ..output.files import free_stem, write_json
+    from ..files.writing import free_stem, write_json
     from ..output.sheet import SheetRow, write_sheet
     from ..output.video import write_video
 

@@ -13,7 +13,7 @@ from .terminal import Progress, printable
 
 if TYPE_CHECKING:
     from ..base_model.model import VideoCrafter2
-    from ..base_model.tensor_file import TensorFile
+    from ..files.tensor_file import TensorFile
     from ..subject.subject import LoRAFactors, Subject
 
 USAGE = "FILE [--base FILE]"
@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the facts as a table."""
-    from ..base_model.tensor_file import open_tensor_file
+    from ..files.tensor_file import open_tensor_file
     from .file_kind import FileKind, kind_of
 
     path = Path(options.file)

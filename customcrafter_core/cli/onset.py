@@ -31,9 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measure and write."""
     from ..diffusion.ddim import DDIMStep
-    from ..evaluation.motion_onset import motion_onset, write_onset
-    from ..generation import check_settings
-    from ..output.files import free_stem
+    from ..experiments.motion_onset import motion_onset, write_onset
+    from ..files.writing import free_stem
+    from ..sampling.generation import check_settings
 
     check_folder(options.out)
     settings = settings_of(options)

@@ -24,7 +24,7 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    from ..evaluation.study import OURS, PAGE, PAIRS
+    from ..experiments.study import OURS, PAGE, PAIRS
 
     count = kind_of_value("pairs", PAIRS, least=1)
     parser.set_defaults(run=run)
@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
     if options.tally:
         _tally(options.report, options.tally)
         return
-    from ..evaluation.report_folder import ReportVideos
-    from ..evaluation.study import choose_pairs, write_study
+    from ..experiments.report_folder import ReportVideos
+    from ..experiments.study import choose_pairs, write_study
 
     if options.out is not None:
         if options.out.suffix.lower() not in (".html", ".htm"):
@@ -63,8 +63,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _tally(folder: Path, paths: list[Path]) -> None:
-    from ..evaluation.tally import read_answers, read_key, tally
-    from ..output.files import write_bytes
+    from ..experiments.tally import read_answers, read_key, tally
+    from ..files.writing import write_bytes
 
     study, methods = read_key(folder)
     result = tally(read_answers(paths, study), methods)

@@ -45,9 +45,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Make all videos and write them."""
-    from ..evaluation.sweep import combinations, weight_sweep, write_sweep
-    from ..generation import AppliedSubject, check_settings
-    from ..output.files import free_stem
+    from ..experiments.sweep import combinations, weight_sweep, write_sweep
+    from ..files.writing import free_stem
+    from ..sampling.generation import AppliedSubject, check_settings
     from ..subject.file import load_subject
 
     check_folder(options.out)

@@ -1,1 +1,1 @@
-"""Evidence: the paper's metrics, measures of motion, sweeps, the benchmark of the paper's tables, the blind preference page."""
+"""Measures: the paper's metrics, and motion without any weights."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..intervals import Interval, bootstrap_mean
 from ..output.pixels import Frames
 from ..subject.subject import PLACEHOLDER
 from .dynamic_degree import RAFT_NAME, VBENCH_FPS, Flow, is_dynamic, raft
 from .encoders import CLIP_NAME, CLIP_SOURCE, DINO_NAME, DINO_SOURCE, ClipEncoder, DinoEncoder
-from .intervals import Interval, bootstrap_mean
 from .metrics import (
     ImageEncoder,
     ImageTextEncoder,

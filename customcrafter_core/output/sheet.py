@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
-from .files import write_bytes
+from ..files.writing import write_bytes
 from .pixels import Frames, enlarge, to_bytes
 
 COLUMNS = 8

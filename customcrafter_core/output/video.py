@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from ..errors import InputError
-from .files import write_bytes
+from ..files.writing import write_bytes
 from .pixels import Frames, enlarge, to_bytes
 
 PLAYBACK_FPS = 8

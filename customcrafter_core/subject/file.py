@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from ..base_model.tensor_file import TensorFile, open_tensor_file
 from ..base_model.text import check_placeholder
 from ..base_model.writing import save_atomically
 from ..diffusion.strength import TwoPhase
 from ..errors import InputError, some_names
+from ..files.tensor_file import TensorFile, open_tensor_file
 from .identity_adapter import IdentityAdapter
 from .subject import LoRAFactors, Subject, check_tensors
 

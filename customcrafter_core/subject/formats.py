@@ -19,10 +19,10 @@ import torch
 from ..base_model.geometry import UNET_PREFIX
 from ..base_model.key_tables import Table, rename, unet_table
 from ..base_model.model import VideoCrafter2
-from ..base_model.tensor_file import TensorFile, open_tensor_file
 from ..base_model.text import check_placeholder, ids_of
 from ..base_model.writing import save_atomically
 from ..errors import InputError, some_names
+from ..files.tensor_file import TensorFile, open_tensor_file
 from .file import TOKEN, lora_tensors, plain_tensor
 from .subject import PLACEHOLDER, LoRAFactors, Subject, check_fits, check_tensors
 from .targets import lora_targets

@@ -17,10 +17,10 @@ from typing import Any
 from PIL import Image
 
 from ..base_model.fingerprint import same_base
-from ..base_model.tensor_file import TensorFile, open_tensor_file
 from ..base_model.writing import save_atomically
 from ..errors import InputError
-from ..output.files import write_bytes
+from ..files.tensor_file import TensorFile, open_tensor_file
+from ..files.writing import write_bytes
 from ..subject.file import load_subject, save_subject
 from ..subject.subject import Subject
 from .config import TrainConfig

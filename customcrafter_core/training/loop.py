@@ -11,8 +11,8 @@ import torch
 from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
-from ..generation import AppliedSubject, VideoSettings, generate
 from ..memory.free import free_memory
+from ..sampling.generation import AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
 from .config import PRIOR_PICTURES, TrainConfig
 from .examples import encode_examples, size_of

@@ -19,9 +19,9 @@ from ..base_model.fingerprint import same_base
 from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError, damaged_file
-from ..generation import SampledStep, VideoSettings, generate
-from ..output.files import write_bytes, write_json
+from ..files.writing import write_bytes, write_json
 from ..output.pixels import to_bytes
+from ..sampling.generation import SampledStep, VideoSettings, generate
 from .config import CAPTIONS, PRIOR_STEPS
 from .photos import (
     FORMATS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..generation import SampledStep
+from ..sampling.generation import SampledStep
 from .examples import OnEncoded
 from .trainer import TrainStep
 

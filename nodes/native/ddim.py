@@ -12,12 +12,12 @@ from einops import rearrange
 
 from ...customcrafter_core.diffusion.ddim import CLEAN, NoiseSource, ddim_step
 from ...customcrafter_core.errors import InputError
-from ...customcrafter_core.generation import SeededNoise
+from ...customcrafter_core.sampling.generation import SeededNoise
 from .sampling_space import VideoCrafter2Sampling
 
 
 def make_sampler(eta: float, exact_tail: bool, videos: Sequence[int] | None = None) -> comfy.samplers.KSAMPLER:
-    """The sampler; `customcrafter_core.generation.generate` gives the same latent for the same seed.
+    """The sampler; `customcrafter_core.sampling.generation.generate` gives the same latent for the same seed.
 
     Args:
         eta: 0 is deterministic, 1 as noisy as the DDPM.

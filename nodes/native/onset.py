@@ -9,7 +9,7 @@ from typing import Any
 import comfy.utils
 import torch
 
-from ...customcrafter_core.evaluation.motion_onset import MotionOnset, fixed_shares
+from ...customcrafter_core.experiments.motion_onset import MotionOnset, fixed_shares
 from .ksampler import Run, as_video, run
 from .prompted import decoded, settings_of
 

@@ -14,8 +14,8 @@ import torch
 from ...customcrafter_core.diffusion.strength import TwoPhase, strengths_of
 from ...customcrafter_core.evaluation.motion import motion_travel
 from ...customcrafter_core.evaluation.scoring import MOTION
-from ...customcrafter_core.evaluation.shared_runs import RunTree, forwards_of
-from ...customcrafter_core.evaluation.sweep import Sweep, SweepCell
+from ...customcrafter_core.experiments.sweep import Sweep, SweepCell
+from ...customcrafter_core.sampling.shared_runs import RunTree, forwards_of
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
 from .ddim import step_noise

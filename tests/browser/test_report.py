@@ -12,8 +12,8 @@ from running_host import ROOT
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.demo import world
-from customcrafter_core.evaluation.benchmark_report import PAGE
-from customcrafter_core.evaluation.paper_tables import TABLE_1
+from customcrafter_core.experiments.benchmark_report import PAGE
+from customcrafter_core.experiments.paper_tables import TABLE_1
 
 CONFIG = ROOT / "benchmarks" / "demo_short.json"
 TRAINING_STEPS, STEPS = 12, 6

@@ -13,7 +13,7 @@ import small_reports
 from host_page import PATIENCE, SHOTS
 
 from customcrafter_core.cli.main import main
-from customcrafter_core.evaluation.study import QUESTIONS
+from customcrafter_core.experiments.study import QUESTIONS
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from customcrafter_core.evaluation.report_folder import ReportVideo, ReportVideos
+from customcrafter_core.experiments.report_folder import ReportVideo, ReportVideos
 from customcrafter_core.output.video import write_video
 
 METHODS = ("customcrafter", "custom_diffusion", "dreamvideo")

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.errors import InputError
+from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.formats import read_token
 from customcrafter_core.training.photos import load_image, load_photos
 from customcrafter_core.training.prior import load_prior

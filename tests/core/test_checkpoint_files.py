@@ -33,10 +33,10 @@ from customcrafter_core.base_model.geometry import (
 )
 from customcrafter_core.base_model.loading import load_videocrafter2, plan
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.base_model.tensor_file import TensorInfo, open_tensor_file
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer
 from customcrafter_core.base_model.writing import write_checkpoint
 from customcrafter_core.errors import InputError
+from customcrafter_core.files.tensor_file import TensorInfo, open_tensor_file
 
 State = dict[str, torch.Tensor]
 UNET = "model.diffusion_model."

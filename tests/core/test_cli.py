@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save_file
 
 from customcrafter_core.base_model.geometry import Geometry, TextGeometry, UNetGeometry, VAEGeometry
 from customcrafter_core.base_model.networks import build_networks
-from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.base_model.writing import original_state_dict
 from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
 from customcrafter_core.cli.options import device_of
 from customcrafter_core.demo import demo_checkpoint, demo_subject
 from customcrafter_core.demo.base_name import base_name
+from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.training.config import CHOICES, PRESETS
 from customcrafter_core.training.trainer import TrainStep
@@ -421,7 +421,7 @@ def test_demo_without_a_subcommand_runs_it() -> None:
 
 def test_demo_writes_everything(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from customcrafter_core.demo import run
-    from customcrafter_core.generation import Generation, SampledStep, VideoSettings
+    from customcrafter_core.sampling.generation import Generation, SampledStep, VideoSettings
 
     def learn(model: None, seed: int, on_step: Any) -> Any:
         on_step(TrainStep(0, 1, 0.5, 0.0))

@@ -29,16 +29,16 @@ from customcrafter_core.cli.main import main
 from customcrafter_core.cli.training_file import read_plain
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.errors import InputError
-from customcrafter_core.evaluation import benchmark as module
 from customcrafter_core.evaluation import scoring
-from customcrafter_core.evaluation.benchmark import Benchmark, BenchmarkWatcher, CellResult
-from customcrafter_core.evaluation.benchmark_config import METHODS, BenchmarkConfig
-from customcrafter_core.evaluation.benchmark_report import Report
 from customcrafter_core.evaluation.encoders import DinoEncoder
-from customcrafter_core.evaluation.paper_tables import TABLE_1, TABLE_2
-from customcrafter_core.evaluation.report_folder import ReportVideos
 from customcrafter_core.evaluation.scoring import MOTION, Scorer
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.experiments import benchmark as module
+from customcrafter_core.experiments.benchmark import Benchmark, BenchmarkWatcher, CellResult
+from customcrafter_core.experiments.benchmark_config import METHODS, BenchmarkConfig
+from customcrafter_core.experiments.benchmark_report import Report
+from customcrafter_core.experiments.paper_tables import TABLE_1, TABLE_2
+from customcrafter_core.experiments.report_folder import ReportVideos
+from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.photos import load_photos
 from customcrafter_core.training.workers import Workers
@@ -299,7 +299,7 @@ def test_the_first_process_waits_for_the_others(
 LOUD = """
 import sys
 from customcrafter_core.cli.main import main
-from customcrafter_core.evaluation import benchmark
+from customcrafter_core.experiments import benchmark
 
 def loud(name, told):
     real = getattr(benchmark, name)

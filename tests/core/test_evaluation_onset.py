@@ -16,7 +16,7 @@ from customcrafter_core.demo import run, world
 from customcrafter_core.diffusion.ddim import DDIMStep, level_of
 from customcrafter_core.diffusion.guidance import GuidedUNet
 from customcrafter_core.errors import InputError
-from customcrafter_core.evaluation.motion_onset import (
+from customcrafter_core.experiments.motion_onset import (
     MotionOnset,
     detail_part,
     fixed_detail,
@@ -25,7 +25,7 @@ from customcrafter_core.evaluation.motion_onset import (
     motion_part,
     suggest_k,
 )
-from customcrafter_core.generation import VideoSettings, generate
+from customcrafter_core.sampling.generation import VideoSettings, generate
 
 SETTINGS = VideoSettings("a dog is running", frames=3, steps=4, width=48, height=48, cfg=3.0, seed=5)
 

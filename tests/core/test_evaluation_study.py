@@ -12,9 +12,9 @@ import small_reports
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.errors import InputError
-from customcrafter_core.evaluation.report_folder import MANIFEST, ReportVideo, ReportVideos
-from customcrafter_core.evaluation.study import QUESTIONS, choose_pairs
-from customcrafter_core.evaluation.tally import COLUMNS, Answer, read_answers, tally
+from customcrafter_core.experiments.report_folder import MANIFEST, ReportVideo, ReportVideos
+from customcrafter_core.experiments.study import QUESTIONS, choose_pairs
+from customcrafter_core.experiments.tally import COLUMNS, Answer, read_answers, tally
 
 
 @pytest.fixture

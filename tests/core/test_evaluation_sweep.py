@@ -17,9 +17,9 @@ from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, Curve, StrengthSchedule, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
-from customcrafter_core.evaluation.shared_runs import forwards_of, sample_runs
-from customcrafter_core.evaluation.sweep import combinations, weight_sweep, write_sweep
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.experiments.sweep import combinations, weight_sweep, write_sweep
+from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.shared_runs import forwards_of, sample_runs
 from customcrafter_core.subject.subject import Subject
 
 SETTINGS = VideoSettings("a <new1> teddy bear is running", frames=2, steps=5, width=48, height=48, cfg=3.0, seed=5)

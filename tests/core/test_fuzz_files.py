@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 
 from customcrafter_core.base_model.loading import load_videocrafter2, plan
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.errors import InputError
+from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.subject.formats import import_lora, read_token
 from customcrafter_core.subject.subject import LoRAFactors, Subject, check_tensors

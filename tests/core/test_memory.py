@@ -14,10 +14,10 @@ from torch import nn
 
 from customcrafter_core.base_model.model import POSITIONS_AT_ONCE, VideoCrafter2, frames_at_once
 from customcrafter_core.diffusion.guidance import GuidanceBatch
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate, prepare
 from customcrafter_core.memory.counting import DeviceKernels, LiveBytes, reserve_of
 from customcrafter_core.memory.free import free_in_groups, free_memory, gigabytes
 from customcrafter_core.memory.sampling import PLENTY, choose_guidance, decoding_memory, prediction_memory
+from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate, prepare
 
 
 def test_free_memory_of_this_machine() -> None:
@@ -143,7 +143,7 @@ def test_a_video_is_made_one_by_one_where_memory_is_short(
     hook = model.unet.register_forward_pre_hook(note)
     try:
         for free in (10**12, needed(model, long_video, GuidanceBatch.TOGETHER) - 1):
-            monkeypatch.setattr("customcrafter_core.generation.free_memory", lambda _, free=free: free)
+            monkeypatch.setattr("customcrafter_core.sampling.generation.free_memory", lambda _, free=free: free)
             steps = len(generate(model, settings, [AppliedSubject(subject)]).timesteps)
     finally:
         hook.remove()

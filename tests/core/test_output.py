@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from customcrafter_core.errors import InputError
-from customcrafter_core.output import files
-from customcrafter_core.output.files import free_stem, write_bytes, write_json
+from customcrafter_core.files import writing
+from customcrafter_core.files.writing import free_stem, write_bytes, write_json
 from customcrafter_core.output.pixels import enlarge, to_bytes
 from customcrafter_core.output.sheet import CELL, SheetRow, contact_sheet, write_sheet
 from customcrafter_core.output.video import CODEC_OPTIONS, SHORTEST_SIDE, encode_video, write_video
@@ -114,7 +114,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(writing.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_json(path, {"new": True})
     assert path.read_bytes() == b"old"

@@ -15,18 +15,18 @@ import vectors
 from safetensors.torch import save_file
 from vectors import relative_l2
 
-from customcrafter_core.base_model import video_layers, winograd
+from customcrafter_core.base_model import video_layers
 from customcrafter_core.base_model.conversion import match
 from customcrafter_core.base_model.geometry import HiddenSizes, read_geometry
 from customcrafter_core.base_model.key_tables import unet_table
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.base_model.networks import build_networks
-from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
 from customcrafter_core.diffusion.ddim import DDIMStep, ddim_sample
 from customcrafter_core.diffusion.guidance import GuidanceBatch, GuidedUNet
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 from customcrafter_core.diffusion.strength import TwoPhase, strengths_of
+from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.adapter import attached
 from customcrafter_core.subject.formats import read_factors
 from customcrafter_core.subject.subject import Subject
@@ -46,16 +46,11 @@ def without_gradients() -> Any:
 def test_unet(
     model: VideoCrafter2, reference: Reference, monkeypatch: pytest.MonkeyPatch, positions: int | None
 ) -> None:
-    """Also as only large models on large videos are run by themselves: in slices, with fewer products, by oneDNN."""
+    """Also in slices, as only large models on large videos are run by themselves."""
     _, t = reference
     if positions is not None:
         monkeypatch.setitem(video_layers.SLICE_BYTES, "cpu", 1)
         monkeypatch.setattr(video_layers, "SHORTEST_SLICE", positions)
-        monkeypatch.setattr(video_layers, "MKL_IS_FASTER", False)
-        monkeypatch.setattr(video_layers, "NARROWEST", 1)
-        monkeypatch.setattr(video_layers, "FEWEST_ROWS", 1)
-        for name, value in (("NARROWEST", 1), ("MOST_BYTES", 1), ("FEWEST_POSITIONS", positions)):
-            monkeypatch.setattr(winograd, name, value)
     out = model.unet(t["unet.x"], t["unet.t"], t["unet.context"], timestep_cond=t["unet.fps"]).sample
     assert relative_l2(out, t["unet.out"]) < 1e-5
 

@@ -9,7 +9,7 @@ from running_host import NO_HOST, found_hosts
 from shipped import ENCODER, FLOW, GOOD_NAMES, MODELS, NO_MODELS, STRANGE_CHOICES, STRANGE_NAMES, installed_on
 
 from customcrafter_core.errors import InputError
-from customcrafter_core.output.names import LONGEST, file_inside
+from customcrafter_core.files.names import LONGEST, file_inside
 
 SUFFIX = ".safetensors"
 each_host = pytest.mark.parametrize("host", found_hosts() or [None], ids=lambda host: host.name if host else "no host")

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from customcrafter_core.base_model.loading import load_videocrafter2, read_weights
-from customcrafter_core.base_model.read_ahead import AHEAD, BLOCK, read_ahead
-from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.errors import InputError
+from customcrafter_core.files.read_ahead import AHEAD, BLOCK, read_ahead
+from customcrafter_core.files.tensor_file import open_tensor_file
 
 Write = Callable[[dict[str, torch.Tensor], Path], None]
 WRITERS: dict[str, Write] = {"safetensors": save_file, "ckpt": torch.save}

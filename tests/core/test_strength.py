@@ -19,7 +19,7 @@ from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 from customcrafter_core.diffusion.strength import Constant, Curve, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
-from customcrafter_core.generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
+from customcrafter_core.sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
 from customcrafter_core.subject.adapter import attached
 from customcrafter_core.subject.subject import Subject
 

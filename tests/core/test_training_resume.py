@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
-from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.cli.options import check_target
 from customcrafter_core.errors import InputError
+from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.config import TrainConfig
 from customcrafter_core.training.keeper import BEST, LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of, has_run, start_over

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.cli.terminal import printable, show_warnings
-from customcrafter_core.evaluation.report_folder import MANIFEST
+from customcrafter_core.experiments.report_folder import MANIFEST
 from customcrafter_core.subject.file import save_subject
 from customcrafter_core.subject.subject import LoRAFactors, Subject
 

@@ -13,7 +13,7 @@ from running_host import Interrupted, PromptFailed
 
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.subject.identity_adapter import IdentityAdapter
 from customcrafter_core.subject.subject import LoRAFactors, Subject

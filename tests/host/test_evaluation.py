@@ -20,9 +20,9 @@ from running_host import LOST, Interrupted, PromptFailed, found_hosts, host_pyth
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo.run import load_demo_base
-from customcrafter_core.evaluation.motion_onset import MotionOnset, motion_onset
 from customcrafter_core.evaluation.scoring import CLIP_I, CLIP_T, CONSISTENCY, DINO_I, MOTION, open_scorer
-from customcrafter_core.generation import VideoSettings
+from customcrafter_core.experiments.motion_onset import MotionOnset, motion_onset
+from customcrafter_core.sampling.generation import VideoSettings
 
 SIDE = small_encoders.SIDE  # pictures of the encoders' own size: nothing is scaled
 PAPERS_K = 5

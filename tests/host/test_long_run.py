@@ -20,7 +20,7 @@ from listening import started
 from PIL import Image
 from running_host import NO_HOST, Interrupted, PromptFailed, RunningHost, found_hosts, host_version
 
-from customcrafter_core.base_model.tensor_file import open_tensor_file
+from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.keeper import STATE
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, distance
-from host_models import GEOMETRY, write_model
 
-from customcrafter_core.base_model import winograd
-from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.subject import Subject
 
 
@@ -27,25 +22,6 @@ def test_graph_equals_core(bench: Bench, model: VideoCrafter2, subjects: dict[st
     expected = core_latent(model, [AppliedSubject(subjects["first"], TwoPhase(0.4, 0.8, 2))], eta=eta)
     scene = bench.scene()
     assert distance(scene.result(scene.dynamic_sampler(eta=eta)[0]), expected) < 1e-4
-
-
-def test_wide_model_equals_core(bench: Bench) -> None:
-    """One whose convolutions take fewer products, in the host as in the core."""
-    unet = replace(GEOMETRY.unet, channels=(winograd.NARROWEST, 16), attends=(False, True))
-    path = write_model(
-        bench.host.base / "models" / "checkpoints" / "wide.safetensors", geometry=replace(GEOMETRY, unet=unet)
-    )
-    size = {"width": 128, "height": 128, "frames": 8}
-    settings = VideoSettings("a bear", **size, seed=SEED, steps=2, cfg=CFG)
-    expected = generate(load_videocrafter2(path), settings).latent / SCALE_FACTOR
-    scene = bench.scene(subject=None)
-    scene.graph.nodes["1"]["inputs"]["checkpoint"] = path.name
-    scene.encode("a bear")
-    scene.latent = scene.add("CustomCrafterEmptyVideoLatent", **size, batch_size=1, model=scene.model)[0]
-    probed = scene.add("ProbeConvolutions", model=scene.model, name="convolutions")[0]
-    assert distance(scene.result(scene.dynamic_sampler(model=probed, steps=2)[0]), expected) < 1e-4
-    assert scene.saved("convolutions") > 0
-    path.unlink()
 
 
 def test_batch_equals_core(bench: Bench, model: VideoCrafter2, subjects: dict[str, Subject]) -> None:

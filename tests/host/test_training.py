@@ -24,9 +24,9 @@ from PIL import Image
 from running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python
 
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
-from customcrafter_core.base_model.tensor_file import open_tensor_file
 from customcrafter_core.diffusion.strength import TwoPhase
-from customcrafter_core.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.files.tensor_file import open_tensor_file
+from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.keeper import STATE
 

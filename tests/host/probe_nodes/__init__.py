@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,38 +185,6 @@ class ProbeSameWeights:
     def compare(self, model: Any, other: Any, name: str) -> dict[str, Any]:
         torch.save(model.patches_uuid == other.patches_uuid, output_file(name))  # what it compares
         return {"ui": {"text": [name]}}
-
-
-class ProbeConvolutions:
-    """A model that writes how many convolutions of its calls took fewer products."""
-
-    RETURN_TYPES = ("MODEL",)
-    FUNCTION = "apply"
-    CATEGORY = "tests"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "name": ("STRING",)}}
-
-    def apply(self, model: Any, name: str) -> tuple[Any]:
-        kinds = {
-            kind.__name__: kind for module in model.model.diffusion_model.modules() for kind in type(module).__mro__
-        }
-        winograd = sys.modules[kinds["FrameConvolution"].__module__].winograd
-        counted: list[bool] = []
-
-        def wrapper(run: Any, *given: Any, **more: Any) -> Any:
-            convolve = winograd.convolve
-            winograd.convolve = lambda *numbers: counted.append(True) or convolve(*numbers)
-            try:
-                return run(*given, **more)
-            finally:
-                winograd.convolve = convolve
-                torch.save(len(counted), output_file(name))
-
-        clone = model.clone()
-        clone.add_wrapper_with_key("apply_model", "probe", wrapper)
-        return (clone,)
 
 
 class ProbeDeafLayers:
@@ -536,7 +503,6 @@ PROBES = [
     ProbeStrength,
     ProbeSameWeights,
     ProbeFresh,
-    ProbeConvolutions,
     ProbeDeafLayers,
     ProbeLatent,
     ProbeLatentOf,

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from .base_model.model import VideoCrafter2
-from .base_model.text import check_text
-from .diffusion.ddim import ETA, DDIMStep, check_eta, ddim_sample
-from .diffusion.guidance import GuidanceBatch, GuidedUNet
-from .diffusion.schedule import STEPS, NoiseSchedule
-from .diffusion.strength import StrengthSchedule, remark_on, strengths_of
-from .errors import InputError
-from .memory.free import free_memory
-from .memory.sampling import choose_guidance
-from .subject.adapter import attached
-from .subject.prompts import encode_prompts, missing_tokens, tokenizer_of
-from .subject.subject import Subject, check_fits
+from ..base_model.model import VideoCrafter2
+from ..base_model.text import check_text
+from ..diffusion.ddim import ETA, DDIMStep, check_eta, ddim_sample
+from ..diffusion.guidance import GuidanceBatch, GuidedUNet
+from ..diffusion.schedule import STEPS, NoiseSchedule
+from ..diffusion.strength import StrengthSchedule, remark_on, strengths_of
+from ..errors import InputError
+from ..memory.free import free_memory
+from ..memory.sampling import choose_guidance
+from ..subject.adapter import attached
+from ..subject.prompts import encode_prompts, missing_tokens, tokenizer_of
+from ..subject.subject import Subject, check_fits
 
 log = logging.getLogger(__name__)
 

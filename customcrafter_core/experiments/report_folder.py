@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..output.files import write_json
+from ..files.writing import write_json
 
 MANIFEST = "videos.json"
 REMEDY = "Give a folder that the benchmark command wrote."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from .intervals import Interval, bootstrap_mean
+from ..intervals import Interval, bootstrap_mean
 from .study import KEY, QUESTIONS
 
 COLUMNS = ("study", "rater", "pair", "left", "right", "question", "choice", "seconds")

@@ -23,9 +23,11 @@ from safetensors.torch import load, save
 
 from ..base_model.model import VideoCrafter2
 from ..errors import InputError
-from ..generation import AppliedSubject, VideoSettings, check_settings, generate, resolve
-from ..output.files import write_bytes, write_json
+from ..evaluation.encoders import files_of
+from ..evaluation.scoring import Scorer
+from ..files.writing import write_bytes, write_json
 from ..output.video import PLAYBACK_FPS, write_video
+from ..sampling.generation import AppliedSubject, VideoSettings, check_settings, generate, resolve
 from ..subject.file import load_subject
 from ..subject.subject import Subject
 from ..training.keeper import digest_of
@@ -37,8 +39,6 @@ from ..training.trainer import TrainStep
 from ..training.watcher import Watcher
 from ..training.workers import ALONE, Workers
 from .benchmark_config import BenchmarkConfig, Method, SubjectEntry
-from .encoders import files_of
-from .scoring import Scorer
 
 SUBJECTS, CELLS = "subjects", "cells"
 VIDEO, LATENTS = ".mp4", ".safetensors"

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..output.files import write_bytes
+from ..evaluation.scoring import METRICS, PAPER_METRICS, Summary, summarize
+from ..evaluation.videos import read_video
+from ..files.writing import write_bytes
+from ..intervals import Interval, bootstrap_mean
 from ..output.sheet import SheetRow, contact_sheet
 from .benchmark import CellResult
-from .intervals import Interval, bootstrap_mean
 from .paper_tables import TABLE_1, TABLE_2, PaperRow
 from .report_folder import ReportVideo, ReportVideos
-from .scoring import METRICS, PAPER_METRICS, Summary, summarize
-from .videos import read_video
 
 NOTHING = "–"
 OURS = "customcrafter"

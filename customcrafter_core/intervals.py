@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from .errors import InputError
 
 LEVEL, RESAMPLES = 0.95, 10_000
 NUMBERS_AT_ONCE = 10_000_000

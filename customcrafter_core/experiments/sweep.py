@@ -17,15 +17,15 @@ from PIL import Image
 from ..base_model.model import VideoCrafter2
 from ..diffusion.strength import LAMBDA_L, LAMBDA_S, K, StrengthSchedule, TwoPhase, strengths_of
 from ..errors import InputError
-from ..generation import AppliedSubject, VideoSettings
-from ..output.files import write_bytes, write_json
+from ..evaluation.motion import motion_travel
+from ..evaluation.scoring import MOTION
+from ..files.writing import write_bytes, write_json
 from ..output.pixels import Frames
 from ..output.sheet import SheetRow, contact_sheet
 from ..output.video import write_video
+from ..sampling.generation import AppliedSubject, VideoSettings
+from ..sampling.shared_runs import sample_runs
 from ..subject.subject import Subject
-from .motion import motion_travel
-from .scoring import MOTION
-from .shared_runs import sample_runs
 
 Score = Callable[[Frames], Mapping[str, float]]
 """Scores of a video ``(t, h, w, 3)`` by name, such as `Scorer.score` with prompt and photos filled in."""

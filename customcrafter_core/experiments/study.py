@@ -14,8 +14,8 @@ from itertools import combinations
 from pathlib import Path
 
 from ..errors import InputError
-from ..output.files import write_bytes, write_json
-from .metrics import without_tokens
+from ..evaluation.metrics import without_tokens
+from ..files.writing import write_bytes, write_json
 from .report_folder import ReportVideo, ReportVideos
 
 PAGE, KEY = "study.html", "study-key.json"

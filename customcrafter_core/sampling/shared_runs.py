@@ -16,9 +16,9 @@ from ..base_model.model import VideoCrafter2
 from ..diffusion.ddim import Level, NoiseSource, check_eta, ddim_levels, ddim_step
 from ..diffusion.strength import StrengthSchedule, strengths_of
 from ..errors import InputError
-from ..generation import AppliedSubject, VideoSettings, prepare
 from ..subject.adapter import attached
 from ..subject.subject import Subject
+from .generation import AppliedSubject, VideoSettings, prepare
 
 Strengths = Sequence[Sequence[tuple[float, ...]]]
 """Per run and step, the strength of each subject."""

@@ -26,12 +26,12 @@ from ..base_model.model import VideoCrafter2
 from ..diffusion.ddim import DDIMStep, check_eta, ddim_levels, ddim_step
 from ..diffusion.strength import K
 from ..errors import InputError
-from ..generation import VideoSettings, prepare
-from ..output.files import write_bytes, write_json
+from ..evaluation.motion import motion_travel
+from ..files.writing import write_bytes, write_json
+from ..output.chart import line_chart
 from ..output.pixels import Frames
 from ..output.video import write_video
-from .chart import line_chart
-from .motion import motion_travel
+from ..sampling.generation import VideoSettings, prepare
 
 CELLS = 8  # along the short side of a frame: what is coarser is layout, what is finer is detail
 STILL = 0.05  # short sides; a video of which nothing travels farther does not move

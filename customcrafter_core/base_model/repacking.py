@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import torch
 
-from ..base_model.conversion import SCHEDULE_BUFFERS
-from ..base_model.loading import counted, plan, read_weights
-from ..base_model.tensor_file import SAFETENSORS_DTYPES, TensorInfo, open_tensor_file
-from .files import atomic_file
+from ..files.tensor_file import SAFETENSORS_DTYPES, TensorInfo, open_tensor_file
+from ..files.writing import atomic_file
+from .conversion import SCHEDULE_BUFFERS
+from .loading import counted, plan, read_weights
 
 ALIGNMENT = 8  # bytes; the format wants its data to start at a multiple
 
