@@ -28,10 +28,9 @@ from .setup import Setup, random_model
 from .timing import Timings
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "host"))
 if TYPE_CHECKING:
-    from graphs import Graph
-    from running_host import RunningHost
+    from tests.host.graphs import Graph
+    from tests.host.running_host import RunningHost
 
 NODES = Path(__file__).parent / "host_nodes"
 STEPS = 8
@@ -88,7 +87,7 @@ def steps_of(setup: Setup) -> int:
 
 @contextmanager
 def _host(setup: Setup, packs: tuple[str, ...] = ("customcrafter", "benchmark_nodes")) -> Iterator[RunningHost | None]:
-    from running_host import RunningHost, found_hosts, host_version
+    from tests.host.running_host import RunningHost, found_hosts, host_version
 
     found = found_hosts()
     if not found:
@@ -160,7 +159,7 @@ class _Given:
 
 def _scene(given: _Given) -> tuple[Graph, dict[str, Any]]:
     """A graph with the model, prompts and an empty latent; the host keeps them from run to run."""
-    from graphs import Graph
+    from tests.host.graphs import Graph
 
     graph = Graph()
     loaded = graph.add("CustomCrafterLoadVideoCrafter2", checkpoint=CHECKPOINT, dtype=given.dtype)

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_subjects
 import torch
-from host_models import write_model
-from running_host import NO_HOST, RunningHost, found_hosts
-from telling import not_tested
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.subject.file import save_subject
 from customcrafter_core.subject.subject import Subject
+from tests.core import small_subjects
+from tests.host.host_models import write_model
+from tests.host.running_host import NO_HOST, RunningHost, found_hosts
+from tests.host.telling import not_tested
 
 torch.set_num_threads(1)  # sums come out the same every time
 HOSTS = found_hosts()

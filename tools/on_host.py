@@ -15,8 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @contextmanager
 def newest_host() -> Iterator[Any]:
     """The newest host of ``COMFYUI_PATH``, else of ``~/comfy/*``, running; see ``tests/host/running_host.py``."""
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
-    from running_host import RunningHost, found_hosts, host_version
+    from tests.host.running_host import RunningHost, found_hosts, host_version
 
     if not (hosts := found_hosts()):
         sys.exit("This needs a ComfyUI with its own .venv: set COMFYUI_PATH to its folder, or put it in ~/comfy.")

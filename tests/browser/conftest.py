@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from host_page import HARMLESS, Tab
-from running_host import RunningHost, found_hosts
+
+from tests.browser.host_page import HARMLESS, Tab
+from tests.host.running_host import RunningHost, found_hosts
 
 BROWSER = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("chromium-browser")
 

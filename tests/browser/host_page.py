@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from running_host import ROOT, RunningHost
+from tests.host.running_host import ROOT, RunningHost
 
 SHOTS = ROOT / "output" / "screenshots"
 HARMLESS = re.compile(

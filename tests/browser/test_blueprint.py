@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from running_host import RunningHost
 
+from tests.host.running_host import RunningHost
 from tools import blueprint
 
 JOIN = """() => {

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from host_page import DRAWN
-from running_host import RunningHost
 
+from tests.browser.host_page import DRAWN
+from tests.host.running_host import RunningHost
 from tools import locales
 
 LOCALE = "/settings/Comfy.Locale"

@@ -7,10 +7,9 @@ import json
 import time
 from typing import Any
 
-from host_page import DRAWN, SHOTS, blank
-from running_host import PACK, RunningHost
-from saved_workflow import api_of
-
+from tests.browser.host_page import DRAWN, SHOTS, blank
+from tests.host.running_host import PACK, RunningHost
+from tests.host.saved_workflow import api_of
 from tools import workflows
 from tools.schemas import input_types
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_page import PATIENCE, SHOTS
-from running_host import ROOT
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.demo import world
 from customcrafter_core.experiments.benchmark_report import PAGE
 from customcrafter_core.experiments.paper_tables import TABLE_1
+from tests.browser.host_page import PATIENCE, SHOTS
+from tests.host.running_host import ROOT
 
 CONFIG = ROOT / "benchmarks" / "demo_short.json"
 TRAINING_STEPS, STEPS = 12, 6

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
-from host_page import SHOTS
-from running_host import PACK, ROOT, RunningHost
 
 from customcrafter_core.diffusion.schedule import STEPS
 from customcrafter_core.diffusion.strength import Curve, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
+from tests.browser.host_page import SHOTS
+from tests.host.running_host import PACK, ROOT, RunningHost
 
 NODES = [f"CustomCrafterDynamic{name}" for name in ("WeightedKSampler", "SubjectWeights", "LoRAWeights")]
 CURVES = [

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_reports
-from host_page import PATIENCE, SHOTS
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.experiments.study import QUESTIONS
+from tests.browser.host_page import PATIENCE, SHOTS
+from tests.core import small_reports
 
 
 @pytest.fixture(scope="module")

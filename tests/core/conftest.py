@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_models
 import torch
-import vectors
 
 from customcrafter_core.base_model.model import VideoCrafter2
+from tests.core import small_models, vectors
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from running_host import ROOT, host_python
+from tests.host.running_host import ROOT, host_python
 
 NAMES = ["ComfyUI-CustomCrafter", "1 my pack (copy)", "custom.crafter", "nodes", "modèle", "customcrafter_core"]
 """Folders that people might put the pack into."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import vectors
 from safetensors.torch import save_file
 
 from customcrafter_core.base_model.geometry import Defaults, HiddenSizes, metadata_of
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
+from tests.core import vectors
 
 
 def hidden_sizes(description: dict[str, Any]) -> HiddenSizes:

@@ -16,8 +16,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from PIL import Image
-from running_host import NO_HOST, ROOT, found_hosts, host_python, host_version
-from shipped import NAMES, build_archive, installed_on, shipped_files
+
+from tests.core.shipped import NAMES, build_archive, installed_on, shipped_files
+from tests.host.running_host import NO_HOST, ROOT, found_hosts, host_python, host_version
 
 try:
     import tomllib

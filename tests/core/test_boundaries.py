@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
+
+from tests.core import tiny_models
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "customcrafter_core"

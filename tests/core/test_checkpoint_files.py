@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import save_file
 
@@ -37,6 +36,7 @@ from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer
 from customcrafter_core.base_model.writing import write_checkpoint
 from customcrafter_core.errors import InputError
 from customcrafter_core.files.tensor_file import TensorInfo, open_tensor_file
+from tests.core import tiny_models
 
 State = dict[str, torch.Tensor]
 UNET = "model.diffusion_model."

@@ -16,7 +16,6 @@ import av
 import numpy as np
 import pytest
 import torch
-import vectors
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -32,6 +31,7 @@ from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.training.config import CHOICES, PRESETS
 from customcrafter_core.training.trainer import TrainStep
+from tests.core import vectors
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--frames", "2", "--steps", "4", "--eta", "0.5"]

@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from PIL import Image
 
@@ -17,6 +16,7 @@ from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.keeper import LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of
 from customcrafter_core.training.trainer import Trainer, TrainStep
+from tests.core import tiny_models
 
 FAST = {"steps": 4, "lr": 0.01, "frames": 2, "views": 2, "rank": 2, "class_word": "dog"}
 

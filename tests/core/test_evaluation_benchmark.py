@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_encoders
-import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -42,6 +40,7 @@ from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.photos import load_photos
 from customcrafter_core.training.workers import Workers
+from tests.core import small_encoders, tiny_models
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "benchmarks" / name for name in ("demo.json", "demo_short.json", "paper.toml")]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_encoders
 from PIL import Image
 
 from customcrafter_core.cli.main import main
@@ -15,6 +14,7 @@ from customcrafter_core.evaluation.encoders import ClipEncoder
 from customcrafter_core.evaluation.scoring import Scorer
 from customcrafter_core.evaluation.videos import read_video
 from customcrafter_core.output.video import write_video
+from tests.core import small_encoders
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_encoders
 import torch
 from PIL import Image, ImageColor
 from transformers import CLIPModel, ViTModel
 
 from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.errors import InputError
+from customcrafter_core.evaluation import metrics
 from customcrafter_core.evaluation.dynamic_degree import is_dynamic, moves, raft
 from customcrafter_core.evaluation.encoders import ClipEncoder, DinoEncoder
 from customcrafter_core.evaluation.scoring import METRICS, MOTION, Scorer, open_scorer, summarize
 from customcrafter_core.intervals import Interval, bootstrap_mean
-from customcrafter_core.output import chart, metrics
+from customcrafter_core.output import chart
+from tests.core import small_encoders
 
 PROMPT = "a <new1> teddy bear is running on grass"
 RNG = np.random.default_rng(0)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 
 from customcrafter_core.base_model.loading import load_videocrafter2
@@ -26,6 +25,7 @@ from customcrafter_core.experiments.motion_onset import (
     suggest_k,
 )
 from customcrafter_core.sampling.generation import VideoSettings, generate
+from tests.core import tiny_models
 
 SETTINGS = VideoSettings("a dog is running", frames=3, steps=4, width=48, height=48, cfg=3.0, seed=5)
 

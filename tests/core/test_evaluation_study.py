@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import small_reports
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.errors import InputError
 from customcrafter_core.experiments.report_folder import MANIFEST, ReportVideo, ReportVideos
 from customcrafter_core.experiments.study import QUESTIONS, choose_pairs
 from customcrafter_core.experiments.tally import COLUMNS, Answer, read_answers, tally
+from tests.core import small_reports
 
 
 @pytest.fixture

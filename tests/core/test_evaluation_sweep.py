@@ -9,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
-from small_subjects import random_subject
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
@@ -21,6 +19,8 @@ from customcrafter_core.experiments.sweep import combinations, weight_sweep, wri
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.sampling.shared_runs import forwards_of, sample_runs
 from customcrafter_core.subject.subject import Subject
+from tests.core import tiny_models
+from tests.core.small_subjects import random_subject
 
 SETTINGS = VideoSettings("a <new1> teddy bear is running", frames=2, steps=5, width=48, height=48, cfg=3.0, seed=5)
 SCHEDULES: list[StrengthSchedule] = [

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -40,6 +39,7 @@ from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.photos import Photo
 from customcrafter_core.training.steering import Steering
 from customcrafter_core.training.trainer import Trainer
+from tests.core import tiny_models
 
 FILES = int(os.environ.get("FUZZED_FILES", "700"))
 KINDS = 14  # of tests below that damage files

@@ -7,8 +7,8 @@ import re
 
 import pytest
 from PIL import Image
-from running_host import ROOT
 
+from tests.host.running_host import ROOT
 from tools.help_pictures import FOLDER, OURS, PICTURES
 
 DOCS = ROOT / "web" / "docs"

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import save_file
 
@@ -28,6 +27,7 @@ from customcrafter_core.base_model.geometry import (
 )
 from customcrafter_core.base_model.networks import build_networks
 from customcrafter_core.base_model.writing import original_state_dict
+from tests.core import tiny_models
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc, which only Linux has"

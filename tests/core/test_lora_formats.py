@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_subjects import random_factors, same_factors
 
 from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
 from customcrafter_core.base_model.model import VideoCrafter2
@@ -27,6 +26,7 @@ from customcrafter_core.subject.formats import (
     read_token,
 )
 from customcrafter_core.subject.subject import LoRAFactors, Subject
+from tests.core.small_subjects import random_factors, same_factors
 
 Factors = dict[str, LoRAFactors]
 Tensors = dict[str, torch.Tensor]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import small_subjects
 import torch
 from torch import nn
 
@@ -18,6 +17,7 @@ from customcrafter_core.memory.counting import DeviceKernels, LiveBytes, reserve
 from customcrafter_core.memory.free import free_in_groups, free_memory, gigabytes
 from customcrafter_core.memory.sampling import PLENTY, choose_guidance, decoding_memory, prediction_memory
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate, prepare
+from tests.core import small_subjects
 
 
 def test_free_memory_of_this_machine() -> None:

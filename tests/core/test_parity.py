@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import vectors
 from safetensors.torch import save_file
-from vectors import relative_l2
 
 from customcrafter_core.base_model import video_layers
 from customcrafter_core.base_model.conversion import match
@@ -31,6 +29,8 @@ from customcrafter_core.subject.adapter import attached
 from customcrafter_core.subject.formats import read_factors
 from customcrafter_core.subject.subject import Subject
 from customcrafter_core.subject.targets import lora_targets
+from tests.core import vectors
+from tests.core.vectors import relative_l2
 
 Reference = tuple[dict[str, Any], dict[str, torch.Tensor]]
 DESCRIPTION = vectors.load()[0]

@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from running_host import NO_HOST, found_hosts
-from shipped import ENCODER, FLOW, GOOD_NAMES, MODELS, NO_MODELS, STRANGE_CHOICES, STRANGE_NAMES, installed_on
 
 from customcrafter_core.errors import InputError
 from customcrafter_core.files.names import LONGEST, file_inside
+from tests.core.shipped import (
+    ENCODER,
+    FLOW,
+    GOOD_NAMES,
+    MODELS,
+    NO_MODELS,
+    STRANGE_CHOICES,
+    STRANGE_NAMES,
+    installed_on,
+)
+from tests.host.running_host import NO_HOST, found_hosts
 
 SUFFIX = ".safetensors"
 each_host = pytest.mark.parametrize("host", found_hosts() or [None], ids=lambda host: host.name if host else "no host")

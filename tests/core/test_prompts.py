@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_subjects import random_subject
-from vectors import relative_l2
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer, encode_ids, learned_tokens
@@ -20,6 +18,8 @@ from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings
 from customcrafter_core.subject.formats import class_embedding
 from customcrafter_core.subject.prompts import encode_prompts, missing_tokens
 from customcrafter_core.subject.subject import Subject
+from tests.core.small_subjects import random_subject
+from tests.core.vectors import relative_l2
 
 START, END = 49406, 49407
 SETTINGS = VideoSettings("", width=32, height=16, frames=1, steps=1, cfg=1.0)

@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from safetensors.torch import save_file
 
@@ -16,6 +15,7 @@ from customcrafter_core.base_model.loading import load_videocrafter2, read_weigh
 from customcrafter_core.errors import InputError
 from customcrafter_core.files.read_ahead import AHEAD, BLOCK, read_ahead
 from customcrafter_core.files.tensor_file import open_tensor_file
+from tests.core import tiny_models
 
 Write = Callable[[dict[str, torch.Tensor], Path], None]
 WRITERS: dict[str, Write] = {"safetensors": save_file, "ckpt": torch.save}

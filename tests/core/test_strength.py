@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_subjects import random_subject
-from vectors import relative_l2
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.networks import build_unet
@@ -22,6 +20,8 @@ from customcrafter_core.errors import InputError
 from customcrafter_core.sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
 from customcrafter_core.subject.adapter import attached
 from customcrafter_core.subject.subject import Subject
+from tests.core.small_subjects import random_subject
+from tests.core.vectors import relative_l2
 
 SETTINGS = VideoSettings("a <new1> teddy bear runs", width=32, height=16, frames=2, steps=3, seed=3)
 STEPS = SETTINGS.steps

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_subjects import random_subject, same_factors
 
 from customcrafter_core.base_model import writing
 from customcrafter_core.base_model.fingerprint import fingerprint, same_base
@@ -27,6 +25,8 @@ from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings
 from customcrafter_core.subject.file import METADATA_KEY, THUMBNAIL_KEY, TOKEN, load_subject, save_subject
 from customcrafter_core.subject.subject import LoRAFactors, Subject, check_fits
 from customcrafter_core.subject.targets import lora_targets
+from tests.core import tiny_models
+from tests.core.small_subjects import random_subject, same_factors
 
 
 @pytest.fixture(scope="module")

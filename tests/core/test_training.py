@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from PIL import Image
 
@@ -30,6 +29,7 @@ from customcrafter_core.training.steering import Steering
 from customcrafter_core.training.trainer import PROBE_DRAWS, Trainer, TrainStep
 from customcrafter_core.training.watcher import Sample, Watcher
 from customcrafter_core.training.workers import Workers
+from tests.core import tiny_models
 
 SIZE = {"width": 64, "height": 48, "frames": 2, "views": 2}
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from PIL import Image
 
@@ -36,6 +35,7 @@ from customcrafter_core.training.photos import (
     opaque,
 )
 from customcrafter_core.training.prior import RECORD, generate_prior, load_prior, may_hold
+from tests.core import tiny_models
 
 SIZE, UNIT = (128, 80), 8
 

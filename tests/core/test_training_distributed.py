@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from PIL import Image
 
 from customcrafter_core.cli.main import main
 from customcrafter_core.subject.file import load_subject
+from tests.core import tiny_models
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["--steps", "3", "--lr", "0.001", "--frames", "2", "--views", "2", "--seed", "5", "--device", "cpu"]

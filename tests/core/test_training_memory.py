@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_models
 import torch
 from PIL import Image
 from torch import nn
@@ -37,6 +36,7 @@ from customcrafter_core.training.photos import Photo
 from customcrafter_core.training.recompute import RecomputedLayer, recomputed
 from customcrafter_core.training.steering import Steering
 from customcrafter_core.training.watcher import Watcher
+from tests.core import tiny_models
 
 
 def factors(model: VideoCrafter2, rank: int = 2) -> dict[str, LoRAFactors]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 from PIL import Image, ImageDraw
 
@@ -32,6 +31,7 @@ from customcrafter_core.training.pictures import LEFT, MARGIN, SUBJECT_LINE, los
 from customcrafter_core.training.steering import Steering
 from customcrafter_core.training.trainer import TrainStep
 from customcrafter_core.training.watcher import Watcher
+from tests.core import tiny_models
 
 CONFIG = TrainConfig("dog", steps=6, lr=1e-2, batch=2, frames=2, views=2, rank=2)
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from packaging.requirements import Requirement
-from running_host import ROOT
-from shipped import shipped_files
+
+from tests.core.shipped import shipped_files
+from tests.host.running_host import ROOT
 
 DYNAMIC_CODE = {"eval", "exec", "compile", "__import__", "breakpoint"}
 FORBIDDEN_MODULES = {

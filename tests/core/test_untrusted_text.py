@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import small_reports
 import torch
 from safetensors.torch import save_file
 
@@ -18,6 +17,7 @@ from customcrafter_core.cli.terminal import printable, show_warnings
 from customcrafter_core.experiments.report_folder import MANIFEST
 from customcrafter_core.subject.file import save_subject
 from customcrafter_core.subject.subject import LoRAFactors, Subject
+from tests.core import small_reports
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x1b[31mdog\r\nusable  yes\u202egnp.exe\x9b1m"
 MARKUP = '"></script><script>alert(1)</script><img src=x onerror=alert(2)>'

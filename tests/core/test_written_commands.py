@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running_host import ROOT
 
 from benchmarks.__main__ import options_of
 from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import parser_for
+from tests.host.running_host import ROOT
 
 PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md")
 PYTHON = ".venv/bin/python"

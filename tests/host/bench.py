@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from graphs import Graph, Node
-from running_host import PACK, RunningHost
+
+from tests.host.graphs import Graph, Node
+from tests.host.running_host import PACK, RunningHost
 
 OWN_SAMPLER = "ddim_videocrafter2"
 SIZE = {"width": 64, "height": 48, "frames": 4}

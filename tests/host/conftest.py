@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bench import Bench
-from running_host import LOST, RunningHost
+
+from tests.host.bench import Bench
+from tests.host.running_host import LOST, RunningHost
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 
 import websocket
 from PIL import Image
-from running_host import RunningHost
+
+from tests.host.running_host import RunningHost
 
 PREVIEW, TEXT = 1, 3  # the host's numbers of binary messages
 FORMATS = {1: "JPEG", 2: "PNG"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from running_host import NO_HOST, generation_of, host_version
+from tests.host.running_host import NO_HOST, generation_of, host_version
 
 GENERATIONS = {"older": "0.3.x", "newer": "later than 0.3"}
 MISSING = {

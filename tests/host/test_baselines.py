@@ -6,10 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-import small_subjects
 import torch
-from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
-from running_host import Interrupted, PromptFailed
 
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
@@ -18,6 +15,9 @@ from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.subject.identity_adapter import IdentityAdapter
 from customcrafter_core.subject.subject import LoRAFactors, Subject
 from customcrafter_core.subject.targets import lora_targets, spatial_blocks
+from tests.core import small_subjects
+from tests.host.bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
+from tests.host.running_host import Interrupted, PromptFailed
 
 DYNAMIC = TwoPhase(0.4, 0.8, 2)
 

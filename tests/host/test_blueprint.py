@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from bench import Bench
-from saved_workflow import widgets_of
 
+from tests.host.bench import Bench
+from tests.host.saved_workflow import widgets_of
 from tools import blueprint
 from tools.graphs import to_text
 from tools.schemas import input_types

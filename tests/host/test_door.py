@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from running_host import ROOT
+from tests.host.running_host import ROOT
 
 
 def test_import_without_host_and_packages() -> None:

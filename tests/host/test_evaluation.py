@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_encoders
 import torch
-from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
-from graphs import Node
-from listening import listen
-from running_host import LOST, Interrupted, PromptFailed, found_hosts, host_python, host_version
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo.run import load_demo_base
 from customcrafter_core.evaluation.scoring import CLIP_I, CLIP_T, CONSISTENCY, DINO_I, MOTION, open_scorer
 from customcrafter_core.experiments.motion_onset import MotionOnset, motion_onset
 from customcrafter_core.sampling.generation import VideoSettings
+from tests.core import small_encoders
+from tests.host.bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
+from tests.host.graphs import Node
+from tests.host.listening import listen
+from tests.host.running_host import LOST, Interrupted, PromptFailed, found_hosts, host_python, host_version
 
 SIDE = small_encoders.SIDE  # pictures of the encoders' own size: nothing is scaled
 PAPERS_K = 5

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from bench import Bench, Scene
-from listening import started
-from running_host import Interrupted, PromptFailed
+
+from tests.host.bench import Bench, Scene
+from tests.host.listening import started
+from tests.host.running_host import Interrupted, PromptFailed
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"  # one of those a subject changes
 STEPS, K = 3, 1  # the first, one with the other strength, the last

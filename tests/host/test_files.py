@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bench import PROMPT, SIZE, Bench, distance
 
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.subject.prompts import encode_prompts
 from customcrafter_core.subject.subject import Subject
+from tests.host.bench import PROMPT, SIZE, Bench, distance
 
 
 def test_save_and_export(bench: Bench, subjects: dict[str, Subject]) -> None:

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from bench import Bench
 
+from tests.host.bench import Bench
 from tools import locales
 
 PAGES = {path.relative_to(locales.FOLDER).as_posix(): path for path in sorted(locales.FOLDER.glob("*/*.json"))}

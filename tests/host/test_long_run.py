@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench import Bench
-from graphs import Graph
-from listening import started
 from PIL import Image
-from running_host import NO_HOST, Interrupted, PromptFailed, RunningHost, found_hosts, host_version
 
 from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.keeper import STATE
+from tests.host.bench import Bench
+from tests.host.graphs import Graph
+from tests.host.listening import started
+from tests.host.running_host import NO_HOST, Interrupted, PromptFailed, RunningHost, found_hosts, host_version
 
 FEW = 8
 QUEUES = int(os.environ.get("LONG_RUN", "0"))

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from bench import Bench, Scene, distance
-from graphs import Graph, Node
-from running_host import PromptFailed
 from safetensors.torch import save_file
+
+from tests.host.bench import Bench, Scene, distance
+from tests.host.graphs import Graph, Node
+from tests.host.running_host import PromptFailed
 
 STEPS = 5
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, distance
 
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.subject import Subject
+from tests.host.bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, distance
 
 
 def core_latent(model: VideoCrafter2, subjects: list[AppliedSubject], prompt: str = PROMPT, **changes) -> torch.Tensor:

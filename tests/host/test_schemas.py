@@ -9,9 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from bench import Bench
-from running_host import PACK, ROOT, host_python
-
+from tests.host.bench import Bench
+from tests.host.running_host import PACK, ROOT, host_python
 from tools.schemas import input_type
 
 SNAPSHOT = Path(__file__).parent / "schemas.json"

@@ -7,12 +7,12 @@ import re
 
 import numpy as np
 import pytest
-from bench import SIZE, STEPS, Bench
-from listening import listen
-from running_host import ROOT
 from safetensors.torch import load_file, save_file
 
 from customcrafter_core.subject.file import load_subject
+from tests.host.bench import SIZE, STEPS, Bench
+from tests.host.listening import listen
+from tests.host.running_host import ROOT
 
 DEMO_SUBJECT = ROOT / "customcrafter_core" / "demo" / "assets" / "demo_subject.safetensors"
 

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from bench import STEPS, Bench, Scene
 
 from customcrafter_core.subject.subject import Subject
+from tests.host.bench import STEPS, Bench, Scene
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 

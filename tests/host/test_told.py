@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from running_host import NO_HOST, ROOT
-from telling import not_tested
+
+from tests.host.running_host import NO_HOST, ROOT
+from tests.host.telling import not_tested
 
 
 def test_no_host_is_told_at_the_end(tmp_path: Path) -> None:

@@ -18,10 +18,7 @@ import numpy as np
 import pytest
 import torch
 import websocket
-from bench import CFG, SEED, SIZE, STEPS, Bench, Scene, distance
-from listening import Heard, hear, listen
 from PIL import Image
-from running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python
 
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.diffusion.strength import TwoPhase
@@ -29,6 +26,9 @@ from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.keeper import STATE
+from tests.host.bench import CFG, SEED, SIZE, STEPS, Bench, Scene, distance
+from tests.host.listening import Heard, hear, listen
+from tests.host.running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python
 
 COUNT, WIDTH, HEIGHT = 3, 64, 48
 SETTINGS = {"steps": 6, "lr": 1e-3, "seed": 4, "frames": 2, "views": 2}

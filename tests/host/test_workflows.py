@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench
 from PIL import Image
-from saved_workflow import api_of
 
+from tests.host.bench import Bench
+from tests.host.saved_workflow import api_of
 from tools import workflows
 from tools.graphs import Graph, to_text
 from tools.pictures import hash_of

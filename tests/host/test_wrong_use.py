@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import host_models
 import pytest
-import small_subjects
 import torch
-from bench import STEPS, Bench, Scene
-from running_host import PromptFailed
 from safetensors.torch import load_file, save_file
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.subject.file import save_subject
+from tests.core import small_subjects
+from tests.host import host_models
+from tests.host.bench import STEPS, Bench, Scene
+from tests.host.running_host import PromptFailed
 
 
 def refused(scene: Scene) -> str:

@@ -1,0 +1,1 @@
+"""Tests at three levels: without a host, with hosts, with the page."""
