@@ -28,7 +28,7 @@ from .evaluation_inputs import (
     strengths_from,
     video_inputs,
 )
-from .subjects import SUBJECT, any_base_input, teach
+from .inputs import SUBJECT, any_base_input
 
 if TYPE_CHECKING:
     from ..customcrafter_core.evaluation.scoring import Summary
@@ -230,6 +230,7 @@ class WeightSweep(io.ComfyNode):
         from .native.prompted import run_of
         from .native.sweep import LARGEST as MOST
         from .native.sweep import step_count, sweep
+        from .native.text import teach
 
         ranges = strengths_from("lambda_s", lambda_s), strengths_from("lambda_l", lambda_l), counts_from("k", k)
         settings = run_of(clip=teach(clip, subject), **given)

@@ -11,7 +11,7 @@ from ..customcrafter_core.errors import InputError
 from ..customcrafter_core.evaluation.dynamic_degree import VBENCH_FPS
 from ..customcrafter_core.subject.placeholder import PLACEHOLDER
 from . import host
-from .sampling import step_inputs
+from .inputs import step_inputs
 from .strength_inputs import OF_SUBJECT
 
 NONE = "none"

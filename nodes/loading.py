@@ -2,62 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management as memory
 import comfy.utils
-import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..customcrafter_core.base_model.geometry import Defaults
-from ..customcrafter_core.demo import demo_checkpoint, demo_subject
 from ..customcrafter_core.errors import InputError
 from . import host
+from .files import choices, chosen_file, saved_at
 
-BUILT_IN = {
-    "checkpoints": ("customcrafter_demo", demo_checkpoint()),
-    "loras": ("customcrafter_demo_subject", demo_subject()),
-}
-"""What comes with the pack, offered in the lists of the host's folders. Saved workflows hold these names."""
 DTYPES = ["default", "float32", "float16", "bfloat16"]
 VIDEO = Defaults()
 PIXELS_PER_LATENT, SMALLEST = 8, 16
-
-
-def choices(folder: str) -> list[str]:
-    """Files to choose from: what comes with the pack, then those of the host's folder."""
-    return [BUILT_IN[folder][0], *folder_paths.get_filename_list(folder)]
-
-
-def chosen_file(folder: str, name: str) -> Path:
-    """The file behind a choice.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    path = _path_of(folder, name)
-    if path is None:
-        raise InputError(
-            expected=f"a file from the host's {folder} folder", found=repr(name), remedy="Choose one from the list."
-        )
-    return path
-
-
-def saved_at(folder: str, name: str | None) -> int:
-    """When the file behind a choice was saved, so that the host runs a node again for a file saved again.
-
-    0 if there is none, or if the name comes from another node.
-    """
-    path = None if name is None else _path_of(folder, name)
-    return path.stat().st_mtime_ns if path is not None else 0
-
-
-def _path_of(folder: str, name: str) -> Path | None:
-    built_in, path = BUILT_IN[folder]
-    found = path if name == built_in else folder_paths.get_full_path(folder, name)
-    return None if found is None else Path(found)
 
 
 class LoadVideoCrafter2(io.ComfyNode):

@@ -8,13 +8,10 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io, ui
 
-from ..customcrafter_core.base_model.geometry import Defaults
-from ..customcrafter_core.diffusion.ddim import ETA
-from ..customcrafter_core.diffusion.schedule import STEPS, TRAIN_TIMESTEPS
 from ..customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase, remark_on
 from . import host
+from .inputs import SUBJECT, any_base_input, eta_input, step_inputs
 from .strength_inputs import OF_SUBJECT, schedule_from, strength_inputs
-from .subjects import SUBJECT, any_base_input
 
 OWN_SAMPLER = "ddim_videocrafter2"  # saved workflows hold it
 SCHEDULER = "ddim_uniform"
@@ -23,40 +20,6 @@ SCHEDULER = "ddim_uniform"
 def samplers() -> list[str]:
     """Ours and the host's, to which other packs may add."""
     return [OWN_SAMPLER, *comfy.samplers.KSampler.SAMPLERS]
-
-
-def step_inputs() -> list[io.Input]:
-    """The noise to start from, and how the steps go."""
-    cfg = Defaults().cfg
-    return [
-        io.Int.Input(
-            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The noise to start from."
-        ),
-        io.Int.Input(
-            "steps", default=STEPS, min=1, max=TRAIN_TIMESTEPS, tooltip=f"Denoising steps; the paper uses {STEPS}."
-        ),
-        io.Float.Input(
-            "cfg",
-            default=cfg,
-            min=1.0,
-            max=100.0,
-            step=0.1,
-            tooltip=f"How closely the prompt is followed; the paper uses {cfg:g}.",
-        ),
-        eta_input(),
-    ]
-
-
-def eta_input() -> io.Input:
-    """How noisy DDIM is."""
-    return io.Float.Input(
-        "eta",
-        default=ETA,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        tooltip=f"Noise that each step of VideoCrafter2's DDIM adds: {ETA:g} as VideoCrafter2 samples, 0 none.",
-    )
 
 
 class DDIMSampler(io.ComfyNode):

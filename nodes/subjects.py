@@ -9,19 +9,10 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, TwoPhase
-from ..customcrafter_core.errors import InputError
-from ..customcrafter_core.files.names import file_inside
 from . import host
-from .loading import BUILT_IN, choices, chosen_file, saved_at
+from .files import SUFFIX, chosen_file, new_file, saved_at, subject_names
+from .inputs import SUBJECT, any_base_input, model_and_clip
 from .strength_inputs import OF_SUBJECT, STEP
-
-SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
-SUFFIX = ".safetensors"
-
-
-def subject_names() -> list[str]:
-    """The built-in subject and files of the host's LoRA folders; which ones are subjects is seen when one is loaded."""
-    return [name for name in choices("loras") if name == BUILT_IN["loras"][0] or name.endswith(SUFFIX)]
 
 
 def summary_of(subject: Any) -> str:
@@ -137,6 +128,7 @@ class ApplySubject(io.ComfyNode):
     def execute(cls, model: Any, clip: Any, subject: Any, strength: float, any_base: bool = False) -> io.NodeOutput:
         """Apply."""
         from .native.subject import with_constant_subject
+        from .native.text import teach
 
         model = with_constant_subject(model, subject, strength, any_base=any_base)
         return io.NodeOutput(model, teach(clip, subject))
@@ -170,34 +162,9 @@ class TeachToken(io.ComfyNode):
     @classmethod
     def execute(cls, clip: Any, subject: Any) -> io.NodeOutput:
         """Teach."""
+        from .native.text import teach
+
         return io.NodeOutput(teach(clip, subject), subject.trigger)
-
-
-def any_base_input() -> io.Input:
-    """For subjects tried on a fine-tune of their base."""
-    return host.advanced(
-        io.Boolean.Input(
-            "any_base",
-            default=False,
-            optional=True,
-            tooltip="Also accept a subject that was trained on other weights of the same sizes.",
-        )
-    )
-
-
-def model_and_clip() -> list[io.Output]:
-    """Outputs of the nodes that apply a subject."""
-    return [
-        io.Model.Output(display_name="model", tooltip="The model with the subject."),
-        io.Clip.Output(display_name="clip", tooltip="The text encoder that knows the subject's token."),
-    ]
-
-
-def teach(clip: Any, subject: Any) -> Any:
-    """The CLIP with the subject's token."""
-    from .native.text import learn_token
-
-    return learn_token(clip, subject.placeholder, subject.embedding)
 
 
 class SaveSubject(io.ComfyNode):
@@ -252,20 +219,6 @@ class SaveSubject(io.ComfyNode):
             export_for_host(subject, *exports)
         host.show_text(cls, "\n".join(told))
         return io.NodeOutput(target.name, ui={"text": told})
-
-
-def new_file(folder: Path, stem: str, overwrite: bool) -> Path:
-    """A path for a new file right in a folder.
-
-    Raises:
-        InputError: the name is no plain one, leads out of the folder, or is taken.
-    """
-    path = file_inside(folder, stem, SUFFIX)
-    if path.exists() and not overwrite:
-        raise InputError(
-            expected="a new file name", found=f"{path.name}, which exists", remedy="Choose another, or allow overwrite."
-        )
-    return path
 
 
 NODES = [LoadSubject, ApplySubject, TeachToken, SaveSubject]

@@ -12,7 +12,8 @@ from comfy_api.latest import io, ui
 
 from ..customcrafter_core.errors import InputError
 from . import host
-from .subjects import SUBJECT, SUFFIX, new_file
+from .files import SUFFIX, new_file
+from .inputs import SUBJECT
 from .training_inputs import (
     ANEW,
     STARTS,

@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ..customcrafter_core.errors import InputError
 from . import host
-from .loading import choices, chosen_file, saved_at
+from .files import choices, chosen_file, saved_at
+from .inputs import SUBJECT, any_base_input, model_and_clip
 from .strength_inputs import OF_LORA, OF_SUBJECT, part_inputs, schedule_from, strength_inputs
-from .subjects import SUBJECT, any_base_input, model_and_clip, teach
 
 NO_FILE = "none"
 
@@ -57,6 +57,7 @@ class DynamicSubjectWeights(io.ComfyNode):
         """Apply."""
         from .native.dynamic import ScheduledStrength
         from .native.subject import with_dynamic_subject
+        from .native.text import teach
 
         schedule = schedule_from(lambda_s, lambda_l, k, curve)
         strength = ScheduledStrength(schedule, start_at_step=start_at_step, total_steps=total_steps)

@@ -18,6 +18,7 @@ from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.base_model.networks import text_tower
 from ...customcrafter_core.base_model.text import PAD_ID, PromptTokenizer, clip_tokenizer
 from ...customcrafter_core.errors import InputError
+from ...customcrafter_core.subject.subject import Subject
 from .. import host
 
 TOKENS = "customcrafter_tokens"  # in a CONDITIONING: the learned tokens its prompt held
@@ -162,6 +163,11 @@ def learn_token(clip: comfy.sd.CLIP, token: str, rows: torch.Tensor) -> comfy.sd
     replaced.tokenizer = LearnedWords({**learned, token: rows})
     setattr(clone.tokenizer, f"clip_{NAME}", replaced)
     return clone
+
+
+def teach(clip: comfy.sd.CLIP, subject: Subject) -> comfy.sd.CLIP:
+    """A CLIP with a subject's token; see `learn_token`."""
+    return learn_token(clip, subject.placeholder, subject.embedding)
 
 
 def learned_by(clip: comfy.sd.CLIP) -> dict[str, torch.Tensor] | None:

@@ -38,24 +38,18 @@ for pack in asked["packs"]:
     is_loaded = asyncio.run(nodes.load_custom_node(pack))
     loaded[pack.rpartition("/")[2]] = [is_loaded, sorted(nodes.NODE_CLASS_MAPPINGS)]
 last = asked["packs"][-1]
-subjects, loading, training, scored = (
-    part(last, name) for name in ("subjects", "loading", "training", "evaluation_inputs")
-)
-loras = subjects.Path(subjects.folder_paths.get_folder_paths("loras")[0])
+files, loading, training, scored = (part(last, name) for name in ("files", "loading", "training", "evaluation_inputs"))
+loras = files.Path(files.folder_paths.get_folder_paths("loras")[0])
 demo = loading.LoadVideoCrafter2.execute("customcrafter_demo", "default").args[0]
 answer = {
     "loaded": loaded,
     "core": sorted(name for name in sys.modules if name.startswith("customcrafter")),
     "web": sorted(nodes.EXTENSION_WEB_DIRS.values()),
     "demo": type(demo).__name__,
-    "saved": [outcome(subjects.new_file, loras, name, True) for name in asked["names"]],
+    "saved": [outcome(files.new_file, loras, name, True) for name in asked["names"]],
     "trained": [outcome(lambda name: training.target_file(name, anew=True), name) for name in asked["names"]],
-    "chosen": {
-        kind: [outcome(loading.chosen_file, kind, name) for name in asked["choices"]] for kind in loading.BUILT_IN
-    },
-    "changed": {
-        kind: [outcome(loading.saved_at, kind, name) for name in asked["choices"]] for kind in loading.BUILT_IN
-    },
+    "chosen": {kind: [outcome(files.chosen_file, kind, name) for name in asked["choices"]] for kind in files.BUILT_IN},
+    "changed": {kind: [outcome(files.saved_at, kind, name) for name in asked["choices"]] for kind in files.BUILT_IN},
     "scored with": {
         "clip": [outcome(scored.chosen_folder, "clip", name) for name in asked["models"]],
         "dino": [outcome(scored.chosen_folder, "dino", name) for name in asked["models"]],

@@ -139,6 +139,15 @@ def imported_in(path: Path) -> Iterator[str]:
                 yield ".".join([*package, alias.name] if is_module else package)
 
 
+def test_families_of_nodes_do_not_import_one_another() -> None:
+    families = {"loading", "subjects", "weights", "sampling", "training", "evaluation"}
+    assert all((ROOT / "nodes" / f"{name}.py").is_file() for name in families)
+    for path in (ROOT / "nodes").rglob("*.py"):
+        if path.name != "__init__.py":
+            found = {target.removeprefix("nodes.") for target in imported_in(path)} & families
+            assert not found, f"{path.relative_to(ROOT)} imports {found}"
+
+
 @pytest.mark.parametrize(("folder", "least"), [("customcrafter_core", 200), ("nodes", 60)])
 def test_no_imports_go_round_in_a_circle(folder: str, least: int) -> None:
     graph = {
