@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import layout
 from .layout import Box
 from .schemas import NESTED, Description, default_of, input_types
 
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
 NOTE = "MarkdownNote"
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 @dataclass(frozen=True)
@@ -161,10 +168,16 @@ class Graph:
             "inputs": inputs,
             "outputs": [{"name": name, "type": given, "links": None} for given, name in pairs],
             **({"title": node.title} if node.title else {}),
-            "properties": {"Node name for S&R": node.kind},
+            "properties": properties_of(node.kind),
             "widgets_values": widget_values(node, description),
             **(layout.MOVE_COLOR if moved else {}),
         }
+
+
+def properties_of(kind: str) -> dict[str, str]:
+    """What a page without this pack reads to offer its installation: the pack's id in the registry, and its version."""
+    named = {"Node name for S&R": kind}
+    return named | {"cnr_id": PROJECT["name"], "ver": PROJECT["version"]} if kind.startswith("CustomCrafter") else named
 
 
 def widget_values(node: Node, description: Description) -> list[Any]:

@@ -26,6 +26,14 @@ def hash_of(api: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(api, sort_keys=True).encode()).hexdigest()
 
 
+def is_picture_of(path: Path, graph: Graph, descriptions: dict[str, Description]) -> bool:
+    """Whether a file shows what a graph makes, by the hash in its comment."""
+    if not path.is_file():
+        return False
+    with Image.open(path) as picture:
+        return bool(picture.info.get("comment", b"").decode() == hash_of(graph.full_api(descriptions)))
+
+
 def write_picture(path: Path, graph: Graph, descriptions: dict[str, Description], host: Any) -> None:
     """Run a graph and write frames of its videos, each above the strengths it was made with, and the graph's hash."""
     api = graph.full_api(descriptions)

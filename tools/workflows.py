@@ -228,8 +228,9 @@ WORKFLOWS: list[Callable[[], Graph]] = [demo, generate, compare, any_model, trai
 def main(arguments: list[str] | None = None) -> None:
     """Write the workflow files and their pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(arguments)
-    from .pictures import write_picture
+    parser.add_argument("--all", action="store_true", help="make the pictures of graphs that did not change again, too")
+    options = parser.parse_args(arguments)
+    from .pictures import is_picture_of, write_picture
 
     with newest_host() as host:
         descriptions = host.get("/object_info")
@@ -238,7 +239,9 @@ def main(arguments: list[str] | None = None) -> None:
         for make in WORKFLOWS:
             graph = make()
             (FOLDER / f"{graph.name}.json").write_text(to_text(graph.workflow(descriptions)))
-            write_picture(FOLDER / f"{graph.name}.jpg", graph, descriptions, host)
+            picture = FOLDER / f"{graph.name}.jpg"
+            if options.all or not is_picture_of(picture, graph, descriptions):
+                write_picture(picture, graph, descriptions, host)
 
 
 if __name__ == "__main__":

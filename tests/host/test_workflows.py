@@ -12,8 +12,8 @@ from PIL import Image
 from tests.host.bench import Bench
 from tests.host.saved_workflow import api_of
 from tools import workflows
-from tools.graphs import Graph, to_text
-from tools.pictures import hash_of
+from tools.graphs import PROJECT, Graph, to_text
+from tools.pictures import is_picture_of
 from tools.schemas import input_types
 
 GRAPHS = [make() for make in workflows.WORKFLOWS]
@@ -35,8 +35,15 @@ def test_file_and_picture_are_what_the_script_makes(bench: Bench, graph: Graph) 
     if "CurveEditor" not in descriptions:
         pytest.skip("files are written with the newest host")
     assert to_text(graph.workflow(descriptions)) == (workflows.FOLDER / f"{graph.name}.json").read_text()
-    comment = Image.open(workflows.FOLDER / f"{graph.name}.jpg").info.get("comment", b"").decode()
-    assert comment == hash_of(graph.full_api(descriptions)), "made with other values: run python -m tools.workflows"
+    picture = workflows.FOLDER / f"{graph.name}.jpg"
+    assert is_picture_of(picture, graph, descriptions), "made with other values: run python -m tools.workflows"
+
+
+@each_file
+def test_a_page_without_the_pack_can_offer_it(file: Path) -> None:
+    nodes = json.loads(file.read_text())["nodes"]
+    ours = [node["properties"] for node in nodes if node["type"].startswith("CustomCrafter")]
+    assert ours and all((given["cnr_id"], given["ver"]) == (PROJECT["name"], PROJECT["version"]) for given in ours)
 
 
 @each_file
