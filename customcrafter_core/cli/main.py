@@ -10,7 +10,7 @@ from types import ModuleType
 
 from ..errors import InputError, is_out_of_memory
 from . import benchmark, convert, demo, evaluate, generate, inspect_file, onset, study, sweep, train
-from .terminal import Parser, printable, quiet_libraries, share_cores, show_warnings
+from .terminal import Parser, printable, quiet_libraries, show_warnings
 
 PROGRAM = "python -m customcrafter_core"
 COMMANDS: dict[str, ModuleType] = {
@@ -47,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 after one sentence on stderr, or 130 after an interrupt.
     """
     given = demo.with_subcommand(list(sys.argv[1:] if arguments is None else arguments))
-    share_cores()
     quiet_libraries()
     show_warnings()
     try:

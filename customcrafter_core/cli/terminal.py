@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -110,21 +109,8 @@ def stopping_between_steps(stop: Stop) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Keep the warnings and progress bars of transformers, diffusers and others off the terminal."""
+    """Keep the warnings of other libraries off the terminal."""
     warnings.filterwarnings("ignore")
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")  # read when they are imported, which is later
-    for name in ("transformers", "diffusers", "peft"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def share_cores() -> None:
-    """Let threads of torch sleep while they wait for each other; takes effect if torch is not imported yet.
-
-    By default they spin, which on a busy machine costs the very core that the other thread needs: the demo was seen to
-    take a hundred times as long.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def printable(text: str) -> str:
