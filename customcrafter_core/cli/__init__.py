@@ -1,1 +1,1 @@
-"""The command line; one module for each command, nothing but reading arguments, calling the core and telling."""
+"""The command line: one module for each command, which reads arguments, calls the core and prints."""

@@ -1,1 +1,1 @@
-"""Noise schedule, DDIM, guidance and strength schedules."""
+"""Schedule, DDIM, guidance, strength: the mathematics of sampling, on plain tensors."""

@@ -1,1 +1,1 @@
-"""Measures: the paper's metrics, and motion without any weights."""
+"""Measures of videos: the paper's metrics, and motion without any weights."""

@@ -1,1 +1,1 @@
-"""Files: tensors read without executing anything, new files complete or absent, names that are safe on every system."""
+"""Tensors read, new files written: nothing in a file is ever executed, new files are complete or absent, names are safe on every system."""

@@ -1,1 +1,1 @@
-"""How much memory there is, and how much of it work will take."""
+"""Memory that is free and that is needed: counted before work begins."""

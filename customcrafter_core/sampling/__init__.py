@@ -1,1 +1,1 @@
-"""Make a video: the paper's Algorithm 1 from prompt to latent, and several runs from one noise."""
+"""From prompt to latent: the paper's Algorithm 1, and several runs from one noise."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.core import tiny_models
+from tools import floor_plan
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "customcrafter_core"
@@ -156,3 +157,8 @@ def test_no_imports_go_round_in_a_circle(folder: str, least: int) -> None:
     }
     assert sum(map(len, graph.values())) > least
     assert len(list(TopologicalSorter(graph).static_order())) >= len(graph)
+
+
+def test_the_floor_plan_is_that_of_today() -> None:
+    assert floor_plan.svg() == floor_plan.PICTURE.read_text(encoding="utf-8"), "run python -m tools.floor_plan"
+    assert set(FLOORS) - {"__main__"} | {"nodes"} == set(floor_plan.rooms())
