@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -59,9 +58,8 @@ def check_numbers(file: TensorFile, on_tensor: Callable[[int, int], None] | None
         on_tensor: called with (tensors read, tensors in all).
 
     Raises:
-        InputError: NaN or infinity, or the file ends early.
+        InputError: NaN or infinity.
     """
-    dtypes = {name: file.tensors[name].dtype for name in file.in_order(file.tensors)}
-    with closing(read_weights(file, dtypes)) as weights:
-        for _ in counted(weights, len(dtypes), on_tensor):
-            pass
+    dtypes = {name: value.dtype for name, value in file.tensors.items()}
+    for _ in counted(read_weights(file, dtypes), len(dtypes), on_tensor):
+        pass

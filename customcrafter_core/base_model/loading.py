@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +18,8 @@ from .model import VideoCrafter2
 from .networks import Networks, build_networks, restore_buffers
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MAX_MAPPED = 16
+"""This part of a file's pages, one sixteenth, may lie in memory beside the weights that were made of them."""
 
 
 def load_videocrafter2(
@@ -46,18 +47,16 @@ def load_videocrafter2(
     Raises:
         InputError: not such a checkpoint (every weight that does not fit is named), NaN, infinity or numbers beyond the
             range of the type, or a file that ends early.
-        OSError: the disk cannot be read.
     """
     with open_tensor_file(path) as file:
         defaults = defaults_of(file.metadata)
         networks, geometry, sources = plan(file, hidden)
         mark = stored_fingerprint(file, networks, sources)
-        dtypes = dict.fromkeys(file.in_order({source.name for source in sources.values()}), dtype)
+        dtypes = dict.fromkeys((source.name for source in sources.values()), dtype)
         if unet_dtype is not None:
             chosen = unet_dtype(sum(parameter.numel() for parameter in networks.unet.parameters()))
             dtypes |= {name: chosen for name in dtypes if name.startswith(UNET_PREFIX)}
-        with closing(read_weights(file, dtypes, device)) as weights:
-            assign(networks, geometry, sources, counted(weights, len(dtypes), on_tensor))
+        assign(networks, geometry, sources, counted(read_weights(file, dtypes, device), len(dtypes), on_tensor))
         restore_buffers(networks.text_encoder)
     for network in (networks.unet, networks.text_encoder, networks.vae):
         network.eval().to(device)
@@ -79,7 +78,7 @@ def plan(file: TensorFile, hidden: HiddenSizes | None = None) -> tuple[Networks,
     Raises:
         InputError: the names or shapes are not those of VideoCrafter2.
     """
-    shapes = {name: info.shape for name, info in file.tensors.items()}
+    shapes = {name: tuple(value.shape) for name, value in file.tensors.items()}
     geometry = read_geometry(shapes, hidden or hidden_sizes_of(file.metadata))
     with torch.device("meta"):
         networks = build_networks(geometry)
@@ -96,20 +95,18 @@ def stored_fingerprint(file: TensorFile, networks: Networks, sources: Mapping[st
     """
     for name in SAMPLED:
         source, old = sources[UNET_PREFIX + name], networks.unet.get_parameter(name)
-        put(networks.unet, name, source.take(file.map(source.name), tuple(old.shape)))
+        put(networks.unet, name, source.take(file.read(source.name), tuple(old.shape)))
     return fingerprint(networks.unet)
 
 
 def read_weights(
     file: TensorFile, dtypes: Mapping[str, torch.dtype], device: str | torch.device = "cpu"
-) -> Generator[tuple[str, torch.Tensor]]:
-    """Read weights one after another; mapped into memory where nothing has to change, else converted block by block.
-
-    To be closed where it is not read to its end: a thread reads ahead.
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read weights one after another, as they lie in the file; those that need no change stay mapped into memory.
 
     Args:
-        file: an open checkpoint.
-        dtypes: the names of the weights, in the order wanted, with the type that each shall have.
+        file: an open file.
+        dtypes: the names of the weights, with the type that each is wanted in.
         device: where they go.
 
     Yields:
@@ -117,39 +114,28 @@ def read_weights(
 
     Raises:
         InputError: a weight holds NaN or infinity, is beyond the range of its type, or is no floating-point tensor where
-            one is wanted; or the file ends early.
-        OSError: the disk cannot be read.
+            one is wanted.
     """
-    on_cpu = torch.device(device).type == "cpu"
-    mapped = {n for n, dtype in dtypes.items() if on_cpu and dtype.is_floating_point and file.tensors[n].dtype == dtype}
-    in_blocks = dict.fromkeys(name for name in dtypes if name not in mapped and file.tensors[name].is_dense)
-    with closing(file.blocks(list(in_blocks))) as blocks:
-        for name, dtype in dtypes.items():
-            if dtype.is_floating_point and not file.tensors[name].dtype.is_floating_point:
-                found = f"{name} in {file.tensors[name].dtype}"
-                raise InputError(expected="floating-point weights", found=found, remedy="Use the original file.")
-            if name in in_blocks:
-                yield name, _converted(file, name, blocks, dtype, device)
-                continue
-            stored = file.map(name) if name in mapped else file.read(name)
-            weight = stored.to(device, dtype)
-            _check_finite(file, name, stored, weight)
-            yield name, weight
+    converted, limit = 0, file.path.stat().st_size // MAX_MAPPED
+    sizes = {name: file.tensors[name].nbytes for name in dtypes}
+    for name in sorted(dtypes, key=lambda name: file.tensors[name].data_ptr()):
+        if converted and converted + sizes[name] > limit:
+            file.release_pages()
+            converted = 0
+        weight = _read_weight(file, name, dtypes[name], device)
+        if weight is not file.tensors[name]:
+            converted += sizes[name]
+        yield name, weight
 
 
-def _converted(
-    file: TensorFile, name: str, blocks: Iterator[torch.Tensor], dtype: torch.dtype, device: str | torch.device
-) -> torch.Tensor:
-    """Fill a new tensor from the blocks of a stored one."""
-    info = file.tensors[name]
-    flat = torch.empty(info.span // info.dtype.itemsize, dtype=dtype, device=device)
-    done = 0
-    while done < len(flat):
-        block = next(blocks)
-        part = flat[done : done + len(block)].copy_(block)
-        _check_finite(file, name, block, part)
-        done += len(block)
-    return flat.as_strided(info.shape, info.stride)
+def _read_weight(file: TensorFile, name: str, dtype: torch.dtype, device: str | torch.device) -> torch.Tensor:
+    stored = file.tensors[name]
+    if dtype.is_floating_point and not stored.dtype.is_floating_point:
+        found = f"{name} in {stored.dtype}"
+        raise InputError(expected="floating-point weights", found=found, remedy="Use the original file.")
+    weight = stored.to(device, dtype)
+    _check_finite(file, name, stored, weight)
+    return weight
 
 
 def _check_finite(file: TensorFile, name: str, stored: torch.Tensor, weight: torch.Tensor) -> None:

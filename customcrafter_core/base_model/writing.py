@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
+from ..files.tensor_file import write_tensors
 from .conversion import parts_of
 from .geometry import TEXT_PREFIX, Defaults, Geometry, HiddenSizes, metadata_of
 from .key_tables import rename, reverse
@@ -84,30 +81,4 @@ def write_checkpoint(
         for name, value in original_state_dict(networks, geometry).items()
     }
     told = replace(hidden, text_layers=geometry.text.layers)
-    save_atomically(Path(path), state, metadata_of(told, defaults))
-
-
-def save_atomically(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a ``.safetensors`` file beside its place and move it there; a failure leaves what was there before.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        save_file(dict(tensors), partial, metadata=dict(metadata))
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())  # the library leaves it readable to its owner alone
-        os.replace(partial, path)
-    except SafetensorError as error:  # how the library reports a full disk
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    write_tensors(Path(path), state, metadata_of(told, defaults))

@@ -6,7 +6,6 @@ One single-thread process per core: two threads inside one process were measured
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.multiprocessing import get_context
+
+from ..files.tensor_file import write_tensors
 
 Worker = Callable[..., None]
 """Called as ``worker(rank, workers, settings, report)``; ``report`` is None on every rank but 0."""
@@ -98,10 +98,8 @@ class Ema:
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     """Write tensors and JSON facts to one safetensors file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"facts": json.dumps(facts)})
-    os.replace(partial, path)
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_tensors(path, plain, {"facts": json.dumps(facts)})
 
 
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

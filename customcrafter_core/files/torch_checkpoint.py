@@ -1,42 +1,37 @@
-"""Torch checkpoints (``.ckpt``, ``.pt``, ``.bin``): what they hold and where it lies, without running code in them.
+"""Torch checkpoints (``.ckpt``, ``.pt``, ``.bin``), read by torch's restricted unpickler, which runs no code in them.
 
-Only torch's restricted unpickler reads them. Lightning and OmegaConf store objects of their own beside the weights;
-those are replaced by inert ones and nothing of these libraries is imported or called.
+Lightning and OmegaConf store objects of their own beside the weights, which torch refuses. Inert ones take their place;
+nothing of these libraries is imported or called.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
-import pickletools
 import re
-import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from torch import _weights_only_unpickler
 
-from ..errors import InputError, damaged_file
+from ..errors import InputError, damaged_file, some_names
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"
-LIGHTNING_ROOTS = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
-LIGHTNING_NAMES = {
+FOREIGN_GLOBAL = re.compile(rb"c((?:pytorch_lightning|lightning|lightning_fabric|omegaconf)\.[\w.]+)\n(\w+)\n")
+"""How a pickle names a class."""
+OTHER_GLOBALS = {
     "collections.defaultdict", "typing.Any", "builtins.dict", "builtins.list", "builtins.int", "builtins.float",
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "pathlib.PosixPath",
     "pathlib.WindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
 }  # fmt: skip
-LARGEST_RATIO = 20  # of an archive's content to its size; weights do not even shrink to half
-ALWAYS_FITS = 10**8  # bytes of content that are read whatever they were packed into
+"""What Lightning's and OmegaConf's objects hold."""
 DICTIONARIES = {"defaultdict", "AttributeDict"}  # the unpickler fills in their items
 
 
 class _Inert:
-    """Stands for an object of Lightning or OmegaConf; takes any arguments and does nothing."""
+    """Stands for an object of another library; takes any arguments and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -52,63 +47,54 @@ class _InertDictionary:
         return OrderedDict()
 
 
-def is_zip(path: Path) -> bool:
-    """Whether the file is a zip archive, torch's format since 1.6."""
+def open_checkpoint(path: Path) -> Callable[[], dict[str, torch.Tensor]]:
+    """Look at a checkpoint and give what reads its tensors: mapped into memory, or whole if it is of torch before 1.6.
+
+    Raises:
+        InputError: it is damaged or packed. Reading raises it for a pickle that asks for code to be run, and for one
+            without named, dense tensors.
+    """
     with path.open("rb") as file:
-        return file.read(4) == ZIP_MAGIC
+        is_zip = file.read(4) == ZIP_MAGIC
+    pickled = _read_pickle(path) if is_zip else b""
+    names = {b".".join(match).decode() for match in FOREIGN_GLOBAL.findall(pickled)} | OTHER_GLOBALS
+    stand_ins: list[Any] = [_stand_in(name) for name in names]
+    mapped = is_zip and path.suffix != ".safetensors"  # by that name torch would choose another reader
+
+    def read() -> dict[str, torch.Tensor]:
+        try:
+            with path.open("rb") as file, torch.serialization.safe_globals(stand_ins):
+                content = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+        except Exception as error:  # damaged bytes can make the reader fail in any way
+            if type(error).__name__ != "UnpicklingError":
+                raise damaged_file(path, _reason(error)) from error
+            raise InputError(
+                expected="a checkpoint that holds only tensors and plain values",
+                found=f"{path.name}, refused by torch's safe reader: {_reason(error)}",
+                remedy="It was not run. Use the .safetensors file of the model or get it from its original page.",
+            ) from error
+        return _named_tensors(path, content)
+
+    return read
 
 
-def read_whole(path: Path) -> Any:
-    """Read a checkpoint of any age into memory.
-
-    Raises:
-        InputError: it is damaged or asks for code to be run.
-    """
-
-    def read() -> Any:
-        with path.open("rb") as file:  # a path that ends in .safetensors would make torch choose another reader
-            return torch.load(file, weights_only=True, map_location="cpu")
-
-    stubs = _stubs(_guarded(path, lambda: _pickle_of(path))) if is_zip(path) else []
-    with torch.serialization.safe_globals(stubs):
-        return _guarded(path, read)
-
-
-def read_outline(path: Path) -> Any:
-    """Read a zip checkpoint with its tensors on the meta device; `data_start` says where their bytes lie.
-
-    Raises:
-        InputError: it is damaged or asks for code to be run.
-    """
-
-    def read() -> Any:
-        pickled = _pickle_of(path)
-        with (
-            zipfile.ZipFile(path) as archive,
-            path.open("rb") as file,
-            torch.serialization.safe_globals(_stubs(pickled)),
-        ):
-            return _OutlineUnpickler(pickled, archive, file).load()
-
-    return _guarded(path, read)
-
-
-def data_start(tensor: torch.Tensor) -> int | None:
-    """Offset in the file of a tensor's storage; None if its bytes do not lie there as they are."""
-    return getattr(tensor.untyped_storage(), "customcrafter_start", None)
-
-
-def _guarded(path: Path, read: Callable[[], Any]) -> Any:
+def _read_pickle(path: Path) -> bytes:
+    """The pickle in a checkpoint; torch maps what is packed as if it were not."""
     try:
-        return read()
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            expected="a checkpoint that holds only tensors and plain values",
-            found=f"{path.name}, refused by torch's safe reader: {_reason(error)}",
-            remedy="It was not run. Use the .safetensors file of the model or get it from its original page.",
-        ) from error
-    except Exception as error:  # damaged bytes can make the reader fail in any way
-        raise damaged_file(path, _reason(error)) from error
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("packed by another program; torch stores weights as they are")
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            return archive.read(name)
+    except StopIteration:
+        raise damaged_file(path, "a zip archive without data.pkl") from None
+    except Exception as error:
+        raise damaged_file(path, str(error)) from error
+
+
+def _stand_in(full_name: str) -> type:
+    module, _, name = full_name.rpartition(".")
+    return type(name, (_InertDictionary if name in DICTIONARIES else _Inert,), {"__module__": module})
 
 
 def _reason(error: Exception) -> str:
@@ -119,56 +105,21 @@ def _reason(error: Exception) -> str:
     return re.split(r"\n|\. (?=[A-Z])", text)[0] or type(error).__name__
 
 
-def _root(archive: zipfile.ZipFile) -> str:
-    for name in archive.namelist():
-        if name.endswith("/data.pkl"):
-            return name.removesuffix("data.pkl")
-    raise ValueError("a zip archive without data.pkl")
-
-
-def _pickle_of(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as archive:
-        content = sum(entry.file_size for entry in archive.infolist())
-        if content > max(LARGEST_RATIO * path.stat().st_size, ALWAYS_FITS):
-            raise ValueError(f"packed so that it would fill {content:,} bytes")
-        return archive.read(f"{_root(archive)}data.pkl")
-
-
-def _stubs(pickled: bytes) -> list[Any]:
-    """Classes under the names of Lightning's objects, for torch's list of what the unpickler may make."""
-    try:
-        used = {str(arg).replace(" ", ".", 1) for code, arg, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
-    except Exception:  # damaged: the unpickler says how
-        used = set()
-    stubs: list[Any] = []
-    for full_name in LIGHTNING_NAMES | {name for name in used if name.startswith(LIGHTNING_ROOTS)}:
-        module, _, name = full_name.rpartition(".")
-        kind = _InertDictionary if name in DICTIONARIES else _Inert
-        stubs.append(type(name, (kind,), {"__module__": module}))
-    return stubs
-
-
-class _OutlineUnpickler(_weights_only_unpickler.Unpickler):
-    """Torch's restricted unpickler, with storages on the meta device that know where their bytes lie in the file."""
-
-    def __init__(self, pickled: bytes, archive: zipfile.ZipFile, file: BinaryIO) -> None:
-        super().__init__(io.BytesIO(pickled), encoding="utf-8")
-        self._archive, self._file, self._root = archive, file, _root(archive)
-        order = f"{self._root}byteorder"
-        self._little_endian = order not in archive.namelist() or archive.read(order) == b"little"
-
-    def persistent_load(self, pid: Any) -> torch.storage.TypedStorage:
-        """The storage of a pickled id."""
-        _, kind, key, _, count = pid
-        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
-        size = count * dtype.itemsize
-        entry = self._archive.getinfo(f"{self._root}data/{key}")
-        if entry.file_size < size:
-            raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes instead of {size:,}")
-        storage = torch.UntypedStorage(size, device="meta")
-        if entry.compress_type == zipfile.ZIP_STORED and self._little_endian:
-            self._file.seek(entry.header_offset + 26)  # this header's lengths; the archive's directory has others
-            name_length, extra_length = struct.unpack("<HH", self._file.read(4))
-            start = entry.header_offset + 30 + name_length + extra_length
-            storage.customcrafter_start = start  # type: ignore[attr-defined]
-        return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+def _named_tensors(path: Path, content: Any) -> dict[str, torch.Tensor]:
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(
+            expected="a checkpoint with named tensors (a state_dict)",
+            found=f"{type(content).__name__} without any in {path.name}",
+            remedy="Use the model's checkpoint file.",
+        )
+    named = {str(name): value.detach() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    odd = [name for name, value in named.items() if value.layout is not torch.strided or value.device.type != "cpu"]
+    if odd:
+        raise InputError(
+            expected="dense weights", found=f"sparse or absent ones: {some_names(odd)}", remedy="Use the original file."
+        )
+    larger = [name for name, v in named.items() if v.numel() * v.dtype.itemsize > v.untyped_storage().nbytes()]
+    if larger:  # one number that claims to be a thousand millions of them
+        raise damaged_file(path, f"more numbers than it holds in {some_names(larger)}")
+    return named

@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside its place and move it there at the end; a failure leaves what was there before.
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to, and move it there at the end; a failure leaves what was there before.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -21,9 +21,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
+        partial.touch()
+        mode = partial.stat().st_mode
+        yield partial
+        partial.chmod(mode)  # safetensors leaves its files readable to their owner alone
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
@@ -37,8 +39,8 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
         OSError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    with atomic_file(path) as file:
-        file.write(content)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     return path
 
 

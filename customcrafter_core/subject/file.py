@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from ..base_model.text import check_placeholder
-from ..base_model.writing import save_atomically
 from ..diffusion.strength import TwoPhase
 from ..errors import InputError, some_names
-from ..files.tensor_file import TensorFile, open_tensor_file
+from ..files.tensor_file import TensorFile, open_tensor_file, write_tensors
 from .identity_adapter import IdentityAdapter
 from .subject import LoRAFactors, Subject, check_tensors
 
@@ -53,7 +52,7 @@ def save_subject(subject: Subject, path: str | Path) -> Path:
         for part, value in adapter.tensors().items()
     }
     tensors[TOKEN] = plain_tensor(subject.embedding)
-    save_atomically(path, tensors, _metadata(subject))
+    write_tensors(path, tensors, _metadata(subject))
     return path
 
 

@@ -20,9 +20,8 @@ from ..base_model.geometry import UNET_PREFIX
 from ..base_model.key_tables import Table, rename, unet_table
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import check_placeholder, ids_of
-from ..base_model.writing import save_atomically
 from ..errors import InputError, some_names
-from ..files.tensor_file import TensorFile, open_tensor_file
+from ..files.tensor_file import TensorFile, open_tensor_file, write_tensors
 from .file import TOKEN, lora_tensors, plain_tensor
 from .subject import PLACEHOLDER, LoRAFactors, Subject, check_fits, check_tensors
 from .targets import lora_targets
@@ -255,5 +254,5 @@ def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str
         InputError: the subject is not a LoRA and a token.
     """
     check_exportable(subject)
-    save_atomically(Path(lora_path), lora_tensors(subject), {"format": "pt"})
-    save_atomically(Path(embedding_path), {TOKEN: plain_tensor(subject.embedding)}, {"format": "pt"})
+    write_tensors(Path(lora_path), lora_tensors(subject), {"format": "pt"})
+    write_tensors(Path(embedding_path), {TOKEN: plain_tensor(subject.embedding)}, {"format": "pt"})

@@ -17,9 +17,8 @@ from typing import Any
 from PIL import Image
 
 from ..base_model.fingerprint import same_base
-from ..base_model.writing import save_atomically
 from ..errors import InputError
-from ..files.tensor_file import TensorFile, open_tensor_file
+from ..files.tensor_file import TensorFile, open_tensor_file, write_tensors
 from ..files.writing import write_bytes
 from ..subject.file import load_subject, save_subject
 from ..subject.subject import Subject
@@ -173,7 +172,7 @@ class Keeper:
         judged = {"best_loss": self.best_loss, "best_step": self.best_step, "probed_step": self.probed_step}
         content = {"format": FORMAT, **judged, **self.identity.as_metadata()}
         tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.tensors().items()}
-        save_atomically(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
+        write_tensors(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
         self.saved_step = trainer.done
 
     def is_subject_of(self, step: int) -> bool:

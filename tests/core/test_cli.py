@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import struct
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -77,11 +76,9 @@ def wrong(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def with_nan(path: str, name: str, target: Path) -> str:
     """A copy of a file with one NaN in the middle of a float32 tensor."""
     with open_tensor_file(path) as file:
-        info = file.tensors[name]
-    shutil.copy(path, target)
-    with target.open("r+b") as file:
-        file.seek(info.offset + info.span // 8 * 4)
-        file.write(struct.pack("<f", math.nan))
+        tensors, metadata = {each: file.read(each) for each in file.tensors}, file.metadata
+    tensors[name].view(-1)[tensors[name].numel() // 2] = math.nan
+    save_file(tensors, target, metadata=metadata)
     return str(target)
 
 
@@ -321,7 +318,7 @@ def test_inspect_tells_a_subject_that_is_only_a_token(
 def test_inspect_names_a_missing_weight(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "model.diffusion_model.out.2.bias"
     with open_tensor_file(files.base) as file:
-        state = {other: file.map(other) for other in file.tensors if other != name}
+        state = {other: file.read(other) for other in file.tensors if other != name}
         save_file(state, tmp_path / "missing.safetensors", metadata=dict(file.metadata))
     assert f"1 missing: {name}" in wrong(["inspect", str(tmp_path / "missing.safetensors")], capsys)
 
@@ -358,8 +355,6 @@ def test_convert_a_checkpoint_keeps_names_and_numbers(
         assert all(torch.equal(value, state[name].to(dtype)) for name, value in written.items())
         assert main(["inspect", str(target)]) == 0
     assert main(["inspect", str(ckpt)]) == 0
-    with open_tensor_file(target) as file:
-        assert all(info.offset % info.dtype.itemsize == 0 for info in file.tensors.values())
 
 
 def test_convert_refuses_to_write_half_a_file(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,7 +369,7 @@ def test_convert_keeps_the_geometry_that_a_file_tells(files: Files, tmp_path: Pa
     assert main(["convert", files.base, str(target), "--dtype", "float16"]) == 0
     with open_tensor_file(files.base) as old, open_tensor_file(target) as new:
         assert dict(new.metadata) == {"format": "pt", **old.metadata}
-        assert {info.dtype for info in new.tensors.values()} == {torch.float16}
+        assert {value.dtype for value in new.tensors.values()} == {torch.float16}
 
 
 def test_convert_a_lora_into_a_subject(files: Files, tmp_path: Path) -> None:

@@ -196,9 +196,9 @@ def load_and_use(path: Path) -> None:
 
 def read_everything(path: Path) -> None:
     with open_tensor_file(path) as file:
-        for name, info in file.tensors.items():
-            for value in (file.read(name), file.map(name)):
-                assert tuple(value.shape) == info.shape and value.dtype == info.dtype
+        for name, mapped in file.tensors.items():
+            for value in (file.read(name), mapped):
+                assert value.shape == mapped.shape and value.dtype == mapped.dtype
                 value.double().sum()  # touches every byte
 
 

@@ -225,7 +225,7 @@ def test_a_run_gone_wrong_before_any_checkpoint_keeps_what_it_has(
     assert load_subject(target).steps == 3
 
 
-@pytest.mark.parametrize("name", ["save_subject", "save_atomically"])
+@pytest.mark.parametrize("name", ["save_subject", "write_tensors"])
 def test_a_subject_older_than_its_state_is_written_again(
     tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -489,7 +489,7 @@ def test_killed_between_two_files_the_same_command_goes_on(
             return wrapped
 
         keeper.save_subject = then_die(keeper.save_subject)  # of this process alone
-        keeper.save_atomically = then_die(keeper.save_atomically)
+        keeper.write_tensors = then_die(keeper.write_tensors)
         train_subject(
             tiny, photos(), config, prior=photos(45), steering=Steering(target, anew=anew, checkpoint_every=1)
         )
