@@ -7,15 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from customcrafter_core.base_model.geometry import VIDEOCRAFTER2_UNET, Geometry, TextGeometry, VAEGeometry
+from customcrafter_core.base_model.geometry import VIDEOCRAFTER2
 from customcrafter_core.base_model.networks import build_networks
 from customcrafter_core.base_model.writing import original_state_dict
 
-GEOMETRY = Geometry(
-    VIDEOCRAFTER2_UNET,
-    TextGeometry(vocab_size=49408, positions=77, width=1024, mlp_width=4096, layers=23, heads=16),
-    VAEGeometry(image_channels=3, latent_channels=4, channels=(128, 256, 512, 512), blocks_per_level=2, norm_groups=32),
-)
 BLOCK = 2**22  # values drawn once; all weights are cut from them, for time and disk do not depend on what they are
 SCALE = 0.02
 
@@ -23,7 +18,10 @@ SCALE = 0.02
 def write_full_size(path: Path) -> Path:
     """Write it in float32, as ``.safetensors`` or, like the original, as ``.ckpt``."""
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in original_state_dict(build_networks(GEOMETRY), GEOMETRY).items()}
+        shapes = {
+            name: value.shape
+            for name, value in original_state_dict(build_networks(VIDEOCRAFTER2), VIDEOCRAFTER2).items()
+        }
     block = SCALE * torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))
     state = {name: _cut(block, shape) for name, shape in shapes.items()}
     if path.suffix == ".safetensors":

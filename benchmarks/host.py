@@ -112,7 +112,7 @@ def _write_model(setup: Setup, models: Path) -> None:
     model = random_model(setup)
     write_checkpoint(
         models / "checkpoints" / CHECKPOINT, Networks(model.unet, model.text_encoder, model.vae), model.geometry,
-        hidden=model.hidden, defaults=model.defaults, dtype=setup.dtype,
+        defaults=model.defaults, dtype=setup.dtype,
     )  # fmt: skip
     save_subject(random_subject(model), models / "loras" / SUBJECT)
 

@@ -10,19 +10,19 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 
 from customcrafter_core.base_model.fingerprint import fingerprint
-from customcrafter_core.base_model.geometry import Defaults, Geometry, HiddenSizes, UNetGeometry
+from customcrafter_core.base_model.geometry import VIDEOCRAFTER2, Defaults, UNetGeometry
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.networks import build_networks, build_unet, restore_buffers
 from customcrafter_core.demo import demo_checkpoint
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 
-from .full_size import GEOMETRY, SCALE
+from .full_size import SCALE
 
 GEOMETRIES = {
-    "full": GEOMETRY.unet,
-    "small": replace(GEOMETRY.unet, channels=(96, 192, 384, 384), context_dim=256, head_dim=32),
-    "quick": replace(GEOMETRY.unet, channels=(32, 64, 64, 64), context_dim=32, head_dim=16),
+    "full": VIDEOCRAFTER2.unet,
+    "small": replace(VIDEOCRAFTER2.unet, channels=(96, 192, 384, 384), context_dim=256, head_dim=32),
+    "quick": replace(VIDEOCRAFTER2.unet, channels=(32, 64, 64, 64), context_dim=32, head_dim=16),
 }
 LATENTS = {"full": (16, 40, 64), "small": (16, 16, 32), "quick": (4, 8, 8)}
 """Frames, height and width; multiples of 8, as the original asks."""
@@ -112,11 +112,11 @@ def model_for(setup: Setup) -> VideoCrafter2:
 
 def random_model(setup: Setup) -> VideoCrafter2:
     """A whole model of the setup's geometry with random weights; its own video is as large as the setup's latent."""
-    geometry = replace(GEOMETRY, unet=setup.geometry)
+    geometry = replace(VIDEOCRAFTER2, unet=setup.geometry)
     if not setup.full:
         width = setup.geometry.context_dim
-        text = replace(GEOMETRY.text, width=width, mlp_width=4 * width, layers=4, heads=2)
-        geometry = replace(geometry, text=text, vae=replace(GEOMETRY.vae, channels=(32, 32, 64, 64)))
+        text = replace(VIDEOCRAFTER2.text, width=width, mlp_width=4 * width, layers=4, heads=2)
+        geometry = replace(geometry, text=text, vae=replace(VIDEOCRAFTER2.vae, channels=(32, 32, 64, 64)))
     with torch.device("meta"):
         networks = build_networks(geometry)
     for network in (networks.unet, networks.text_encoder, networks.vae):
@@ -127,26 +127,20 @@ def random_model(setup: Setup) -> VideoCrafter2:
     networks.text_encoder.to(setup.device)
     frames, height, width = setup.latent
     return VideoCrafter2(
-        networks.unet, networks.text_encoder, networks.vae, geometry, hidden_sizes(geometry),
+        networks.unet, networks.text_encoder, networks.vae, geometry,
         Defaults(8 * width, 8 * height, frames), NoiseSchedule.videocrafter2(), fingerprint(networks.unet),
     )  # fmt: skip
-
-
-def hidden_sizes(geometry: Geometry) -> HiddenSizes:
-    """What shapes do not show of a geometry, for a file's metadata."""
-    unet, text, vae = geometry.unet, geometry.text, geometry.vae
-    return HiddenSizes(unet.head_dim, unet.norm_groups, text.width // text.heads, vae.norm_groups, text.layers)
 
 
 def hollow_full_size() -> VideoCrafter2:
     """VideoCrafter2's sizes in bfloat16 without weights, to count on; only the text encoder has memory, never filled."""
     with torch.device("meta"):
-        networks = build_networks(GEOMETRY)
+        networks = build_networks(VIDEOCRAFTER2)
     for network in (networks.unet, networks.text_encoder, networks.vae):
         nn.Module.to(network, torch.bfloat16).requires_grad_(False)
     networks.text_encoder.to_empty(device="cpu")
     restore_buffers(networks.text_encoder)
     return VideoCrafter2(
-        networks.unet, networks.text_encoder, networks.vae, GEOMETRY, HiddenSizes(), Defaults(),
+        networks.unet, networks.text_encoder, networks.vae, VIDEOCRAFTER2, Defaults(),
         NoiseSchedule.videocrafter2(), fingerprint="",
     )  # fmt: skip

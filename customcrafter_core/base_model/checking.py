@@ -9,7 +9,7 @@ import torch
 
 from ..files.tensor_file import TensorFile
 from .conversion import parts_of
-from .geometry import Defaults, Geometry, defaults_of
+from .geometry import Defaults, Geometry
 from .loading import counted, plan, read_weights, stored_fingerprint
 
 
@@ -37,12 +37,12 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
     Raises:
         InputError: not a VideoCrafter2 checkpoint, a weight that does not fit, NaN or infinity.
     """
-    networks, geometry, sources = plan(file)
+    networks, geometry, defaults, sources = plan(file)
     check_numbers(file, on_tensor)
     counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in parts_of(networks, geometry)]
     return CheckpointFacts(
         geometry=geometry,
-        defaults=defaults_of(file.metadata),
+        defaults=defaults,
         parameters=(counts[0], counts[1], counts[2]),
         dtypes=tuple(sorted({file.tensors[source.name].dtype for source in sources.values()}, key=str)),
         tensors=len(file.tensors),

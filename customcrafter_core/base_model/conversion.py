@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, some_names
 from .geometry import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, Geometry, Shapes
 from .key_tables import Table, rename, text_table, unet_table, vae_table
 from .networks import Networks, text_tower
@@ -22,6 +22,7 @@ SCHEDULE_BUFFERS = {
     "scale_arr", "scale_arr_prev", "scale_factor",
 }  # fmt: skip
 UNUSED_TEXT = ("text_projection", "logit_scale", "attn_mask")
+MAX_NAMES = 40  # in one message
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,50 @@ class Mismatch:
     misshapen: list[str] = field(default_factory=list)
 
     def raise_if_any(self) -> None:
-        """Raise one error that names every weight that does not fit.
+        """Raise one error that names the weights that do not fit.
 
         Raises:
             InputError: unless nothing was found.
         """
         lists = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.misshapen}
-        found = "; ".join(f"{len(names)} {what}: {', '.join(names)}" for what, names in lists.items() if names)
+        found = "; ".join(
+            f"{len(names)} {what}: {some_names(names, MAX_NAMES)}" for what, names in lists.items() if names
+        )
         if found:
             raise InputError(
                 expected="exactly the weights of VideoCrafter2",
                 found=found,
                 remedy="The file is damaged or belongs to another model; get VideoCrafter2's model.ckpt again.",
             )
+
+
+def refuse_other_models(shapes: Shapes) -> None:
+    """Refuse what by its names is another model, and say which.
+
+    Args:
+        shapes: names and shapes of a file.
+
+    Raises:
+        InputError: there is none of VideoCrafter2's marks: layers over frames and a frame-rate embedding in its UNet.
+    """
+    unet = [name for name in shapes if name.startswith(UNET_PREFIX)]
+    if any("lora" in name for name in shapes):
+        found = "a LoRA file"
+    elif not unet and any(name.startswith(("conv_in", "down_blocks", "unet.")) for name in shapes):
+        found = "a model in diffusers format"
+    elif not unet:
+        found = f"other weights, such as {next(iter(shapes), 'none at all')!r}"
+    elif not any(".temopral_conv." in name for name in unet):
+        found = "an image model (Stable Diffusion format, no temporal layers)"
+    elif not any("fps_embedding" in name for name in unet):
+        found = "a video model without frame-rate embedding (VideoCrafter1 or older)"
+    else:
+        return
+    raise InputError(
+        expected="a VideoCrafter2 text-to-video checkpoint",
+        found=found,
+        remedy="Use VideoCrafter2's model.ckpt (text-to-video, 512, version 2).",
+    )
 
 
 def parts_of(networks: Networks, geometry: Geometry) -> Iterator[tuple[str, nn.Module, Table]]:

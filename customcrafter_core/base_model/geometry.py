@@ -1,113 +1,67 @@
-"""The sizes of a VideoCrafter2 model, read from the names and shapes in its checkpoint.
-
-What shapes cannot tell (the width of an attention head, the number of groups of a norm) comes from the file's metadata
-and else has VideoCrafter2's value.
-"""
+"""The sizes of a base model: VideoCrafter2's as data, those of other models from the metadata of their file."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError
 
 UNET_PREFIX = "model.diffusion_model."
 TEXT_PREFIX = "cond_stage_model.model."
 VAE_PREFIX = "first_stage_model."
-METADATA_KEY = "customcrafter.geometry"
-UNET_INPUT = UNET_PREFIX + "input_blocks.0.0.weight"
-UNET_CONTEXT = UNET_PREFIX + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
-TEXT_TOKENS = TEXT_PREFIX + "token_embedding.weight"
-VAE_LATENT = VAE_PREFIX + "post_quant_conv.weight"
-TEXT_POSITIONS = TEXT_PREFIX + "positional_embedding"
-UNET_OUTPUT = UNET_PREFIX + "out.2.weight"
-VAE_PIXELS = VAE_PREFIX + "encoder.conv_in.weight"
+CONFIG_KEY = "customcrafter.config"
+FORMER_KEY = "customcrafter.geometry"  # of version 0.1.0, which wrote its demo model only
 
-VOCABULARY = 49408  # of CLIP's tokenizer; learned tokens follow behind it
+VOCAB_SIZE = 49408  # of CLIP's tokenizer; learned tokens follow behind it
 PROMPT_LENGTH = 77  # ids, start and end included
-RGB = 3
-FULL_WIDTH, FULL_BLOCKS = 1024, 24  # of VideoCrafter2's text encoder, whose last block is not used
+IMAGE_CHANNELS = 3  # red, green, blue
+MAX_SIZE, MAX_LAYERS = 65535, 100  # a file that says more is damaged
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class HiddenSizes:
-    """What tensor shapes do not show. The defaults are VideoCrafter2's.
-
-    Every field is a count: channels of one attention head, groups of a group norm, or blocks of the text encoder.
-    """
-
-    unet_head_dim: int = 64
-    unet_norm_groups: int = 32
-    text_head_dim: int = 64
-    vae_norm_groups: int = 32
-    text_layers: int = 0
-    """Blocks of the text encoder that are used; 0 if unknown, which is then all of the file's but the last."""
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """The video the model was made for: pixels, frames, frames per second, and the guidance scale that suits it."""
-
-    width: int = 512
-    height: int = 320
-    frames: int = 16
-    fps: int = 28
-    cfg: float = 12.0
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
 class UNetGeometry:
-    """Sizes of the denoising network; ``attends[i]``: level ``i`` has spatial and temporal attention."""
+    """Sizes of the denoising network, as `UNet3DConditionModel` of diffusers names them."""
 
-    in_channels: int
-    out_channels: int
     channels: tuple[int, ...]
+    """Of each level, the finest first."""
     blocks_per_level: int
     attends: tuple[bool, ...]
+    """Which levels have spatial and temporal attention."""
     context_dim: int
+    """Width of the text."""
     head_dim: int
+    """Channels of one attention head."""
     norm_groups: int
-
-
-VIDEOCRAFTER2_UNET = UNetGeometry(
-    in_channels=4,
-    out_channels=4,
-    channels=(320, 640, 1280, 1280),
-    blocks_per_level=2,
-    attends=(True, True, True, False),
-    context_dim=FULL_WIDTH,
-    head_dim=HiddenSizes.unet_head_dim,
-    norm_groups=HiddenSizes.unet_norm_groups,
-)
-"""Where there is no checkpoint to read sizes from."""
+    in_channels: int = 4
+    """Of the latent that comes in, and of the noise that comes out."""
 
 
 @dataclass(frozen=True)
 class TextGeometry:
-    """Sizes of the text encoder; ``layers`` counts those that are used, one less than the file holds."""
+    """Sizes of the text encoder, as `CLIPTextConfig` of transformers names them."""
 
-    vocab_size: int
-    positions: int
     width: int
     mlp_width: int
     layers: int
+    """Those that are used: one less than in VideoCrafter2's file."""
     heads: int
 
 
 @dataclass(frozen=True)
 class VAEGeometry:
-    """Sizes of the image autoencoder; one side shrinks by ``2 ** (len(channels) - 1)``."""
+    """Sizes of the image autoencoder, as `AutoencoderKL` of diffusers names them."""
 
-    image_channels: int
-    latent_channels: int
     channels: tuple[int, ...]
+    """Of each level, the finest first; one side shrinks by ``2 ** (levels - 1)``."""
     blocks_per_level: int
     norm_groups: int
+    latent_channels: int = 4
 
 
 @dataclass(frozen=True)
@@ -124,203 +78,124 @@ class Geometry:
         return 2 ** (len(self.vae.channels) - 1)
 
 
-def metadata_of(hidden: HiddenSizes, defaults: Defaults) -> dict[str, str]:
-    """Metadata of a checkpoint file that `hidden_sizes_of` and `defaults_of` read back."""
-    known = {name: value for name, value in {**asdict(hidden), **asdict(defaults)}.items() if value}
-    return {METADATA_KEY: json.dumps(known, sort_keys=True)}
+@dataclass(frozen=True)
+class Defaults:
+    """The video a model was made for: pixels, frames, frames per second, and the guidance scale that suits it.
+
+    The defaults are VideoCrafter2's: its paper's 512x320, and fps 28 and cfg 12 of its own text-to-video script.
+    """
+
+    width: int = 512
+    height: int = 320
+    frames: int = 16
+    fps: int = 28
+    cfg: float = 12.0
 
 
-def hidden_sizes_of(metadata: Mapping[str, str]) -> HiddenSizes:
-    """Sizes that shapes do not show, from a file's metadata, else VideoCrafter2's."""
-    return HiddenSizes(**_numbers(metadata, HiddenSizes))
+VIDEOCRAFTER2 = Geometry(
+    UNetGeometry(
+        channels=(320, 640, 1280, 1280),
+        blocks_per_level=2,
+        attends=(True, True, True, False),
+        context_dim=1024,
+        head_dim=64,
+        norm_groups=32,
+    ),
+    TextGeometry(width=1024, mlp_width=4096, layers=23, heads=16),
+    VAEGeometry(channels=(128, 256, 512, 512), blocks_per_level=2, norm_groups=32),
+)
+"""Source: ``inference_t2v_512_v2.0.yaml`` of VideoCrafter's repository, and OpenCLIP's ViT-H-14."""
+
+FORMER_DEMO = Geometry(
+    UNetGeometry((32, 64), blocks_per_level=1, attends=(True, True), context_dim=64, head_dim=8, norm_groups=4),
+    TextGeometry(width=64, mlp_width=256, layers=2, heads=4),
+    VAEGeometry((32, 64, 64), blocks_per_level=1, norm_groups=8),
+)
+FORMER_DEFAULTS = Defaults(width=32, height=32, frames=8, fps=8, cfg=3.5)
+FORMER_METADATA = (
+    '{"cfg": 3.5, "fps": 8, "frames": 8, "height": 32, "text_head_dim": 16, "unet_head_dim": 8, "unet_norm_groups": 4, '
+    '"vae_norm_groups": 8, "width": 32}'
+)
+"""What the demo model of version 0.1.0 says of itself; the rest of its sizes was read from shapes."""
 
 
-def defaults_of(metadata: Mapping[str, str]) -> Defaults:
-    """The video a model was made for, from its file's metadata, else VideoCrafter2's."""
-    return Defaults(**_numbers(metadata, Defaults))
+def config_metadata(config: Geometry, defaults: Defaults) -> dict[str, str]:
+    """Metadata of a checkpoint file, which `read_config` reads back."""
+    return {CONFIG_KEY: json.dumps({**asdict(config), "video": asdict(defaults)}, sort_keys=True)}
 
 
-def _numbers(metadata: Mapping[str, str], kind: type[HiddenSizes] | type[Defaults]) -> dict[str, Any]:
-    try:
-        stored = json.loads(metadata.get(METADATA_KEY, "{}"))
-        if not isinstance(stored, dict):
-            raise TypeError(f"{stored!r:.60}")
-        values = {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
-        wrong = {name: value for name, value in values.items() if not _usable(value, is_count=name != "cfg")}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _bad_metadata(str(error)) from error
-    if wrong:
-        raise _bad_metadata(str(wrong))
-    return values
-
-
-def _usable(value: Any, *, is_count: bool) -> bool:
-    return (type(value) is int or (type(value) is float and not is_count)) and 0 < value < 65536
-
-
-def _bad_metadata(found: str) -> InputError:
-    return InputError(
-        expected=f"positive numbers in the metadata {METADATA_KEY}", found=found, remedy="Write the file again."
-    )
-
-
-def read_geometry(shapes: Shapes, hidden: HiddenSizes) -> Geometry:
-    """Read all sizes from the tensor names and shapes of a checkpoint in VideoCrafter2's format.
+def read_config(metadata: Mapping[str, str]) -> tuple[Geometry, Defaults]:
+    """What a file's metadata say of its model; without any it is VideoCrafter2.
 
     Raises:
-        InputError: the names are not those of VideoCrafter2; the message says which model it looks like instead.
+        InputError: they cannot be read, or their sizes do not fit each other.
     """
+    if CONFIG_KEY in metadata:
+        return _parse(metadata[CONFIG_KEY])
+    if FORMER_KEY not in metadata:
+        return VIDEOCRAFTER2, Defaults()
+    if metadata[FORMER_KEY] == FORMER_METADATA:
+        return FORMER_DEMO, FORMER_DEFAULTS
+    raise InputError(
+        expected=f"all sizes of the model in the metadata {CONFIG_KEY}",
+        found=f"only {FORMER_KEY} of version 0.1.0: {metadata[FORMER_KEY]:.200}",
+        remedy="Write the file again with this version.",
+    )
+
+
+def _parse(text: str) -> tuple[Geometry, Defaults]:
     try:
-        geometry = Geometry(_unet(shapes, hidden), _text(shapes, hidden), _vae(shapes, hidden))
-    except (KeyError, IndexError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+        stored = json.loads(text)
+        if stored.keys() != {"unet", "text", "vae", "video"}:
+            raise ValueError(f"{sorted(stored)}")
+        unet, words, vae = (_part(stored[name], getattr(VIDEOCRAFTER2, name)) for name in ("unet", "text", "vae"))
+        config, defaults = Geometry(unet, words, vae), _part(stored["video"], Defaults())
+        problems = _problems(config)
+        if problems:
+            raise ValueError("; ".join(problems))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            expected="a VideoCrafter2 text-to-video checkpoint",
-            found=f"{_looks_like(shapes)} ({error} is absent)",
-            remedy="Use VideoCrafter2's model.ckpt (text-to-video, 512, version 2).",
+            expected=f"all sizes of the model, fitting each other, in the metadata {CONFIG_KEY}",
+            found=f"{error}"[:500],
+            remedy="The file is damaged or was changed by hand; get it again.",
         ) from error
-    _check_widths(geometry, hidden.text_head_dim)
-    return geometry
+    return config, defaults
 
 
-def _looks_like(shapes: Shapes) -> str:
-    if any("lora" in name for name in shapes):
-        return "a LoRA file"
-    unet = [name for name in shapes if name.startswith(UNET_PREFIX)]
-    if unet and not any(".temopral_conv." in name for name in unet):
-        return "an image model (Stable Diffusion format, no temporal layers)"
-    if unet and not any("fps_embedding" in name for name in unet):
-        return "a video model without frame-rate embedding (VideoCrafter1 or older)"
-    if unet:
-        return "an incomplete VideoCrafter2 checkpoint"
-    if any(name.startswith(("conv_in", "down_blocks", "unet.")) for name in shapes):
-        return "a model in diffusers format"
-    return f"other weights, such as {next(iter(shapes), 'none at all')!r}"
+def _part(stored: Mapping[str, Any], example: Part) -> Part:
+    """Read one network's sizes, each of the kind that VideoCrafter2's is of."""
+    names = {field.name for field in fields(example)}  # type: ignore[arg-type]
+    wrong = {
+        name: stored[name] for name in names & set(stored) if not _is_like(stored[name], getattr(example, name), name)
+    }
+    if wrong or stored.keys() != names:
+        raise ValueError(f"{wrong or sorted(stored)}")
+    return type(example)(**{name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()})
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    """Count indices 0, 1, 2 … without a gap; what lies behind a gap is reported as unexpected later."""
-    found = {int(match.group(1)) for name in shapes if (match := re.match(pattern, name))}
-    count = next(i for i in range(len(found) + 1) if i not in found)
-    if not count:
-        raise KeyError(pattern.replace("\\", "").replace("(d+)", "0"))
-    return count
-
-
-def _size(shapes: Shapes, name: str, axis: int) -> int:
-    shape = shapes[name]
-    if axis >= len(shape) or not shape[axis]:
-        raise InputError(
-            expected=f"a weight of more than {axis} dimensions, none of them 0",
-            found=f"{name} {tuple(shape)}",
-            remedy="The file is damaged or belongs to another model; get VideoCrafter2's model.ckpt again.",
+def _is_like(value: Any, example: Any, name: str) -> bool:
+    if isinstance(example, tuple):
+        return (
+            isinstance(value, list)
+            and 0 < len(value) <= MAX_LAYERS
+            and all(_is_like(v, example[0], name) for v in value)
         )
-    return shape[axis]
+    if isinstance(example, bool):
+        return isinstance(value, bool)
+    kinds = (int, float) if isinstance(example, float) else (int,)
+    return type(value) in kinds and 0 < value <= (MAX_LAYERS if "layers" in name or "blocks" in name else MAX_SIZE)
 
 
-def _has(shapes: Shapes, prefix: str) -> bool:
-    """Whether any weight is there: a single missing one must not look like another geometry."""
-    return any(name.startswith(prefix) for name in shapes)
-
-
-def _unet(shapes: Shapes, hidden: HiddenSizes) -> UNetGeometry:
-    blocks = UNET_PREFIX + "input_blocks."
-    for required in (
-        "init_attn.0.norm.weight",
-        "fps_embedding.0.weight",
-        "input_blocks.1.0.temopral_conv.conv1.0.weight",
-    ):
-        if UNET_PREFIX + required not in shapes:
-            raise KeyError(UNET_PREFIX + required)
-    levels: list[list[int]] = [[]]
-    for i in range(1, _count(shapes, re.escape(blocks) + r"(\d+)\.")):
-        if _has(shapes, f"{blocks}{i}.0.op."):
-            levels.append([])
-        else:
-            levels[-1].append(i)
-    channels = tuple(_size(shapes, f"{blocks}{level[0]}.0.out_layers.3.weight", 0) for level in levels)
-    return UNetGeometry(
-        in_channels=_size(shapes, UNET_INPUT, 1),
-        out_channels=_size(shapes, UNET_OUTPUT, 0),
-        channels=channels,
-        blocks_per_level=len(levels[0]),
-        attends=tuple(_has(shapes, f"{blocks}{level[0]}.1.") for level in levels),
-        context_dim=_size(shapes, UNET_CONTEXT, 1),
-        head_dim=hidden.unet_head_dim,
-        norm_groups=hidden.unet_norm_groups,
-    )
-
-
-def _text(shapes: Shapes, hidden: HiddenSizes) -> TextGeometry:
-    width = _size(shapes, TEXT_TOKENS, 1)
-    resblocks = TEXT_PREFIX + "transformer.resblocks."
-    return TextGeometry(
-        vocab_size=_size(shapes, TEXT_TOKENS, 0),
-        positions=_size(shapes, TEXT_POSITIONS, 0),
-        width=width,
-        mlp_width=_size(shapes, resblocks + "0.mlp.c_fc.weight", 0),
-        layers=_text_layers(_count(shapes, re.escape(resblocks) + r"(\d+)\."), width, hidden.text_layers),
-        heads=max(width // hidden.text_head_dim, 1),
-    )
-
-
-def _text_layers(blocks: int, width: int, told: int) -> int:
-    """How many blocks are used: all but the last; that one may be absent if the metadata tell the number."""
-    expected = told + 1 if told else FULL_BLOCKS
-    fits = blocks in (told, told + 1) if told else width != FULL_WIDTH or blocks == FULL_BLOCKS
-    if not fits:
-        raise InputError(
-            expected=f"{expected} blocks in {TEXT_PREFIX}transformer.resblocks of width {width}",
-            found=f"{blocks}",
-            remedy="The file was shortened or is incomplete; get VideoCrafter2's model.ckpt again.",
-        )
-    return told or blocks - 1
-
-
-def _vae(shapes: Shapes, hidden: HiddenSizes) -> VAEGeometry:
-    down = VAE_PREFIX + "encoder.down."
-    levels = _count(shapes, re.escape(down) + r"(\d+)\.")
-    return VAEGeometry(
-        image_channels=_size(shapes, VAE_PIXELS, 1),
-        latent_channels=_size(shapes, VAE_LATENT, 0),
-        channels=tuple(_size(shapes, f"{down}{i}.block.0.conv1.weight", 0) for i in range(levels)),
-        blocks_per_level=_count(shapes, re.escape(down) + r"0\.block\.(\d+)\."),
-        norm_groups=hidden.vae_norm_groups,
-    )
-
-
-def _check_widths(geometry: Geometry, text_head_dim: int) -> None:
-    unet, text, vae = geometry.unet, geometry.text, geometry.vae
-    problems = []
-    for level, c in enumerate(unet.channels):
-        first = f"{UNET_PREFIX}input_blocks.{1 + level * (unet.blocks_per_level + 1)}.0.out_layers.3.weight"
-        problems += [f"{c} channels in {first} over head width {unet.head_dim}"] if c % unet.head_dim else []
-        problems += [f"{c} channels in {first} over {unet.norm_groups} groups"] if c % unet.norm_groups else []
-    for level, c in enumerate(vae.channels):
-        first = f"{VAE_PREFIX}encoder.down.{level}.block.0.conv1.weight"
-        problems += [f"{c} channels in {first} over {vae.norm_groups} groups"] if c % vae.norm_groups else []
-    if text.width % text_head_dim:
-        problems.append(f"width {text.width} in {TEXT_TOKENS} over head width {text_head_dim}")
-    if text.layers < 1:
-        problems.append("a text encoder of fewer than two layers")
-    if unet.context_dim != text.width:
-        problems.append(f"context {unet.context_dim} in {UNET_CONTEXT} against width {text.width} in {TEXT_TOKENS}")
-    if unet.in_channels != vae.latent_channels:
-        problems.append(
-            f"{unet.in_channels} channels in {UNET_INPUT} against {vae.latent_channels} latent ones in {VAE_LATENT}"
-        )
-    if unet.out_channels != unet.in_channels:
-        problems.append(f"{unet.out_channels} channels in {UNET_OUTPUT} against {unet.in_channels} in {UNET_INPUT}")
-    if text.vocab_size != VOCABULARY:
-        problems.append(f"{text.vocab_size} words in {TEXT_TOKENS} against {VOCABULARY} of the tokenizer")
-    if text.positions < PROMPT_LENGTH:
-        problems.append(f"{text.positions} positions in {TEXT_POSITIONS} against {PROMPT_LENGTH} of a prompt")
-    if vae.image_channels != RGB:
-        problems.append(f"{vae.image_channels} channels in {VAE_PIXELS} against {RGB} colours")
-    if problems:
-        raise InputError(
-            expected="widths that divide and fit each other",
-            found="; ".join(problems),
-            remedy=f"If this is a model of another size, its head widths and norm groups belong into the metadata {METADATA_KEY}.",
-        )
+def _problems(config: Geometry) -> list[str]:
+    """What of the sizes would build no network, or one that another could not work with."""
+    unet, text, vae = config.unet, config.text, config.vae
+    checks = {
+        "one attends for each level": len(unet.attends) == len(unet.channels),
+        "UNet channels that heads divide": not any(c % unet.head_dim for c in unet.channels),
+        "UNet channels that groups divide": not any(c % unet.norm_groups for c in unet.channels),
+        "autoencoder channels that groups divide": not any(c % vae.norm_groups for c in vae.channels),
+        "a text width that heads divide": not text.width % text.heads,
+        "text as wide as the UNet takes it": text.width == unet.context_dim,
+        "as many latent channels as the UNet takes": vae.latent_channels == unet.in_channels,
+    }
+    return [f"not {wanted}" for wanted, holds in checks.items() if not holds]

@@ -11,9 +11,9 @@ import torch
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 from ..files.tensor_file import TensorFile, open_tensor_file
-from .conversion import Source, assign, match, put
+from .conversion import Source, assign, match, put, refuse_other_models
 from .fingerprint import SAMPLED, fingerprint
-from .geometry import UNET_PREFIX, Geometry, HiddenSizes, defaults_of, hidden_sizes_of, read_geometry
+from .geometry import UNET_PREFIX, Defaults, Geometry, read_config
 from .model import VideoCrafter2
 from .networks import Networks, build_networks, restore_buffers
 
@@ -28,7 +28,7 @@ def load_videocrafter2(
     dtype: torch.dtype = torch.float32,
     unet_dtype: Callable[[int], torch.dtype] | None = None,
     device: str | torch.device = "cpu",
-    hidden: HiddenSizes | None = None,
+    geometry: Geometry | None = None,
     on_tensor: Callable[[int, int], None] | None = None,
 ) -> VideoCrafter2:
     """Load the base model.
@@ -38,7 +38,7 @@ def load_videocrafter2(
         dtype: of all weights: float32, float16 or bfloat16.
         unet_dtype: gives another one for the UNet, which has the number of parameters that it is called with.
         device: where the weights go.
-        hidden: head widths and norm groups; by default from the file's metadata, else VideoCrafter2's.
+        geometry: its sizes; by default from the file's metadata, else VideoCrafter2's.
         on_tensor: called with (tensors read, tensors in all).
 
     Returns:
@@ -49,8 +49,7 @@ def load_videocrafter2(
             range of the type, or a file that ends early.
     """
     with open_tensor_file(path) as file:
-        defaults = defaults_of(file.metadata)
-        networks, geometry, sources = plan(file, hidden)
+        networks, geometry, defaults, sources = plan(file, geometry)
         mark = stored_fingerprint(file, networks, sources)
         dtypes = dict.fromkeys((source.name for source in sources.values()), dtype)
         if unet_dtype is not None:
@@ -65,24 +64,32 @@ def load_videocrafter2(
         text_encoder=networks.text_encoder,
         vae=networks.vae,
         geometry=geometry,
-        hidden=hidden or hidden_sizes_of(file.metadata),
         defaults=defaults,
         schedule=NoiseSchedule.videocrafter2(),
         fingerprint=mark,
     )
 
 
-def plan(file: TensorFile, hidden: HiddenSizes | None = None) -> tuple[Networks, Geometry, dict[str, Source]]:
-    """Read the geometry, build the networks on the meta device and find the source of every parameter.
+def plan(file: TensorFile, geometry: Geometry | None = None) -> tuple[Networks, Geometry, Defaults, dict[str, Source]]:
+    """Build the networks on the meta device and find the source of every parameter.
+
+    Args:
+        file: an open checkpoint.
+        geometry: its sizes; by default from the file's metadata, else VideoCrafter2's.
+
+    Returns:
+        Networks, their sizes, the video they were made for, and for each parameter its source.
 
     Raises:
-        InputError: the names or shapes are not those of VideoCrafter2.
+        InputError: the names or shapes are not those of the model, or the metadata cannot be read.
     """
     shapes = {name: tuple(value.shape) for name, value in file.tensors.items()}
-    geometry = read_geometry(shapes, hidden or hidden_sizes_of(file.metadata))
+    refuse_other_models(shapes)
+    stored, defaults = read_config(file.metadata)
+    geometry = geometry or stored
     with torch.device("meta"):
         networks = build_networks(geometry)
-    return networks, geometry, match(shapes, networks, geometry)
+    return networks, geometry, defaults, match(shapes, networks, geometry)
 
 
 def stored_fingerprint(file: TensorFile, networks: Networks, sources: Mapping[str, Source]) -> str:

@@ -11,7 +11,7 @@ from transformers import CLIPTextModel
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
-from .geometry import Defaults, Geometry, HiddenSizes
+from .geometry import Defaults, Geometry
 
 SCALE_FACTOR = 0.18215  # VideoCrafter2's factor between the autoencoder's latents and the UNet's
 POSITIONS_AT_ONCE = 2560  # of latents in the autoencoder: a frame of 512x320; on a CPU more take no less time
@@ -25,7 +25,6 @@ class VideoCrafter2:
     text_encoder: CLIPTextModel
     vae: AutoencoderKL
     geometry: Geometry
-    hidden: HiddenSizes
     defaults: Defaults
     schedule: NoiseSchedule
     fingerprint: str

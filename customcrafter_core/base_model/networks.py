@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .frame_rate import FrameRateTimestepEmbedding
-from .geometry import Geometry, TextGeometry, UNetGeometry, VAEGeometry
+from .geometry import IMAGE_CHANNELS, PROMPT_LENGTH, VOCAB_SIZE, Geometry, TextGeometry, UNetGeometry, VAEGeometry
 from .video_layers import use_video_layers
 
 
@@ -37,7 +37,7 @@ def build_unet(geometry: UNetGeometry) -> UNet3DConditionModel:
     up = tuple("CrossAttnUpBlock3D" if attends else "UpBlock3D" for attends in reversed(geometry.attends))
     unet = UNet3DConditionModel(
         in_channels=geometry.in_channels,
-        out_channels=geometry.out_channels,
+        out_channels=geometry.in_channels,
         block_out_channels=geometry.channels,
         layers_per_block=geometry.blocks_per_level,
         down_block_types=down,
@@ -55,8 +55,8 @@ def build_text_encoder(geometry: TextGeometry) -> CLIPTextModel:
     """OpenCLIP's text tower without its last block: its last hidden state is the original's penultimate layer, normed."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=geometry.vocab_size,
-            max_position_embeddings=geometry.positions,
+            vocab_size=VOCAB_SIZE,
+            max_position_embeddings=PROMPT_LENGTH,
             hidden_size=geometry.width,
             intermediate_size=geometry.mlp_width,
             num_hidden_layers=geometry.layers,
@@ -70,8 +70,8 @@ def build_vae(geometry: VAEGeometry) -> AutoencoderKL:
     """The image autoencoder, applied to each frame by itself."""
     levels = len(geometry.channels)
     return AutoencoderKL(
-        in_channels=geometry.image_channels,
-        out_channels=geometry.image_channels,
+        in_channels=IMAGE_CHANNELS,
+        out_channels=IMAGE_CHANNELS,
         latent_channels=geometry.latent_channels,
         block_out_channels=geometry.channels,
         layers_per_block=geometry.blocks_per_level,

@@ -17,14 +17,14 @@ from .networks import text_tower
 
 log = logging.getLogger(__name__)
 
-VOCABULARY = Path(__file__).parent / "tokenizer"  # CLIP's byte pairs (MIT licence), shipped: nothing is fetched
+TOKENIZER_FOLDER = Path(__file__).parent / "tokenizer"  # CLIP's byte pairs (MIT licence), shipped: nothing is fetched
 PAD_ID = 0  # OpenCLIP pads with 0, not with the end token
 
 
 @cache
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer, without learned tokens; shared, so never add tokens to it."""
-    return CLIPTokenizer.from_pretrained(VOCABULARY, local_files_only=True)
+    return CLIPTokenizer.from_pretrained(TOKENIZER_FOLDER, local_files_only=True)
 
 
 @cache

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..files.tensor_file import write_tensors
 from .conversion import parts_of
-from .geometry import TEXT_PREFIX, Defaults, Geometry, HiddenSizes, metadata_of
+from .geometry import TEXT_PREFIX, Defaults, Geometry, config_metadata
 from .key_tables import rename, reverse
 from .networks import Networks
 
@@ -62,7 +61,6 @@ def write_checkpoint(
     networks: Networks,
     geometry: Geometry,
     *,
-    hidden: HiddenSizes,
     defaults: Defaults,
     dtype: torch.dtype = torch.float16,
 ) -> None:
@@ -71,8 +69,7 @@ def write_checkpoint(
     Args:
         path: ends in ``.safetensors``.
         networks: the weights.
-        geometry: the sizes they were built with.
-        hidden: head widths and norm groups, stored as metadata together with the number of text layers.
+        geometry: the sizes they were built with, stored as metadata.
         defaults: the video the model was made for, stored as metadata.
         dtype: of the file.
     """
@@ -80,5 +77,4 @@ def write_checkpoint(
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in original_state_dict(networks, geometry).items()
     }
-    told = replace(hidden, text_layers=geometry.text.layers)
-    write_tensors(Path(path), state, metadata_of(told, defaults))
+    write_tensors(Path(path), state, config_metadata(geometry, defaults))

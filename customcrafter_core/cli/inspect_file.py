@@ -121,15 +121,15 @@ def _lora_of_videocrafter2(file: TensorFile) -> Mapping[str, LoRAFactors]:
     """The factors, held against the full-size network without any weights."""
     import torch
 
-    from ..base_model.geometry import VIDEOCRAFTER2_UNET
+    from ..base_model.geometry import VIDEOCRAFTER2
     from ..base_model.key_tables import unet_table
     from ..base_model.networks import build_unet
     from ..subject.formats import read_factors
     from ..subject.targets import lora_targets
 
     with torch.device("meta"):
-        targets = lora_targets(build_unet(VIDEOCRAFTER2_UNET))
-    factors = read_factors(file, targets, unet_table(VIDEOCRAFTER2_UNET))
+        targets = lora_targets(build_unet(VIDEOCRAFTER2.unet))
+    factors = read_factors(file, targets, unet_table(VIDEOCRAFTER2.unet))
     for name, pair in factors.items():
         found, width = (pair.up.shape[0], pair.down.shape[-1]), tuple(targets[name].weight.shape)
         if found != width:

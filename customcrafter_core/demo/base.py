@@ -15,7 +15,6 @@ from ..base_model.frame_rate import zero_frame_rate_output
 from ..base_model.geometry import (
     Defaults,
     Geometry,
-    HiddenSizes,
     TextGeometry,
     UNetGeometry,
     VAEGeometry,
@@ -23,28 +22,23 @@ from ..base_model.geometry import (
 from ..base_model.networks import build_text_encoder, build_unet, build_vae, text_tower
 from . import world
 
-HIDDEN = HiddenSizes(unet_head_dim=8, unet_norm_groups=4, text_head_dim=16, vae_norm_groups=8)
 DEFAULTS = Defaults(  # more guidance leaves stray colours
     width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS, cfg=3.5
 )
 GEOMETRY = Geometry(
     unet=UNetGeometry(
-        in_channels=4,
-        out_channels=4,
         channels=(32, 64),
         blocks_per_level=1,
         attends=(True, True),
         context_dim=64,
-        head_dim=HIDDEN.unet_head_dim,
-        norm_groups=HIDDEN.unet_norm_groups,
+        head_dim=8,
+        norm_groups=4,
     ),
-    text=TextGeometry(vocab_size=49408, positions=77, width=64, mlp_width=256, layers=2, heads=4),
+    text=TextGeometry(width=64, mlp_width=256, layers=2, heads=4),
     vae=VAEGeometry(
-        image_channels=3,
-        latent_channels=4,
         channels=(32, 64, 64),
         blocks_per_level=1,
-        norm_groups=HIDDEN.vae_norm_groups,
+        norm_groups=8,
     ),
 )
 FIRST_UNET = replace(GEOMETRY.unet, attends=(False, True))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..base_model.geometry import VIDEOCRAFTER2_UNET, UNetGeometry
+from ..base_model.geometry import VIDEOCRAFTER2, UNetGeometry
 from ..diffusion.schedule import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..subject.placeholder import PLACEHOLDER
@@ -278,7 +278,7 @@ def check_preset(name: str, unet: UNetGeometry) -> None:
     Raises:
         InputError: the preset is the demo's and the model VideoCrafter2.
     """
-    if name == DEMO and unet == VIDEOCRAFTER2_UNET:
+    if name == DEMO and unet == VIDEOCRAFTER2.unet:
         raise InputError(
             expected=f"a preset for VideoCrafter2: {', '.join(other for other in PRESETS if other != DEMO)}",
             found=f"{DEMO}, whose learning rate is {PRESETS[DEMO]['lr'] / _default('lr'):.0f} times the paper's",

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..base_model.geometry import PROMPT_LENGTH
+from ..base_model.geometry import IMAGE_CHANNELS, PROMPT_LENGTH
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import encode_ids
 from ..diffusion.guidance import GuidanceBatch
@@ -126,7 +126,7 @@ def encoding_memory(model: VideoCrafter2, config: TrainConfig) -> int:
             stack.enter_context(torch.no_grad())
             live = stack.enter_context(LiveBytes(tensors_of(shadow.vae)))
             stack.enter_context(DeviceKernels(None, on_gpu=False))
-            channels = model.geometry.vae.image_channels
+            channels = IMAGE_CHANNELS
             shadow.encode_moments(torch.empty(IMAGES_AT_ONCE, channels, size[1], size[0], device="meta"))
         _PEAKS[key] = live.peak
     return _PEAKS[key]

@@ -13,7 +13,7 @@ import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from comfy.supported_models_base import ClipTarget
 
-from ...customcrafter_core.base_model.geometry import TextGeometry
+from ...customcrafter_core.base_model.geometry import PROMPT_LENGTH, TextGeometry
 from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.base_model.networks import text_tower
 from ...customcrafter_core.base_model.text import PAD_ID, PromptTokenizer, clip_tokenizer
@@ -81,7 +81,7 @@ class OpenClipTower(SDClipModel):
             "num_attention_heads": geometry.heads,
             "intermediate_size": geometry.mlp_width,
             "hidden_act": "gelu",
-            "max_position_embeddings": geometry.positions,
+            "max_position_embeddings": PROMPT_LENGTH,
             "eos_token_id": words.eos_token_id,
         }
         special = {"start": words.bos_token_id, "end": words.eos_token_id, "pad": PAD_ID}

@@ -8,7 +8,6 @@ import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -23,17 +22,21 @@ from customcrafter_core.base_model import loading
 from customcrafter_core.base_model.conversion import SCHEDULE_BUFFERS
 from customcrafter_core.base_model.fingerprint import fingerprint
 from customcrafter_core.base_model.geometry import (
-    METADATA_KEY,
+    CONFIG_KEY,
+    FORMER_KEY,
+    FORMER_METADATA,
     PROMPT_LENGTH,
-    VOCABULARY,
-    HiddenSizes,
-    metadata_of,
-    read_geometry,
+    VIDEOCRAFTER2,
+    VOCAB_SIZE,
+    Defaults,
+    config_metadata,
+    read_config,
 )
 from customcrafter_core.base_model.loading import load_videocrafter2, plan
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer
 from customcrafter_core.base_model.writing import write_checkpoint
+from customcrafter_core.demo import demo_checkpoint
 from customcrafter_core.errors import InputError
 from customcrafter_core.files.tensor_file import open_tensor_file
 from tests.core import tiny_models
@@ -61,7 +64,6 @@ def expected(weights: State) -> VideoCrafter2:
         networks.text_encoder,
         networks.vae,
         tiny_models.GEOMETRY,
-        tiny_models.HIDDEN,
         tiny_models.DEFAULTS,
         None,
         fingerprint(networks.unet),
@@ -75,8 +77,8 @@ def state(weights: State) -> State:
 
 
 def load(path: Path, **options: Any) -> VideoCrafter2:
-    """Load with the sizes that a torch checkpoint cannot state."""
-    return load_videocrafter2(path, hidden=tiny_models.HIDDEN, **options)
+    """Load with the sizes, which a torch checkpoint cannot state."""
+    return load_videocrafter2(path, geometry=tiny_models.GEOMETRY, **options)
 
 
 def refusal(action: Callable[[], Any]) -> InputError:
@@ -108,7 +110,7 @@ def assert_same(model: VideoCrafter2, expected: VideoCrafter2, dtype: torch.dtyp
 def test_safetensors(tmp_path: Path, state: State, expected: VideoCrafter2) -> None:
     model = load_videocrafter2(tiny_models.write(tmp_path / "model.safetensors", state))
     assert_same(model, expected)
-    assert (model.hidden, model.defaults) == (tiny_models.HIDDEN, tiny_models.DEFAULTS)
+    assert model.defaults == tiny_models.DEFAULTS
     assert model.fingerprint == expected.fingerprint
 
 
@@ -215,12 +217,10 @@ def test_write_and_read_back(tmp_path: Path, expected: VideoCrafter2) -> None:
     path = tmp_path / "new" / "model.safetensors"
     networks = tiny_models.networks()
     for dtype in (torch.float32, torch.float16):  # the second replaces the first
-        write_checkpoint(
-            path, networks, tiny_models.GEOMETRY, hidden=tiny_models.HIDDEN, defaults=tiny_models.DEFAULTS, dtype=dtype
-        )
+        write_checkpoint(path, networks, tiny_models.GEOMETRY, defaults=tiny_models.DEFAULTS, dtype=dtype)
         model = load_videocrafter2(path, dtype=dtype)
         assert_same(model, expected, dtype)
-        assert (model.hidden, model.defaults) == (replace(tiny_models.HIDDEN, text_layers=2), tiny_models.DEFAULTS)
+        assert model.defaults == tiny_models.DEFAULTS
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
@@ -534,30 +534,17 @@ def test_other_models_are_told_by_their_names(tmp_path: Path, content: State, lo
 
 @pytest.fixture
 def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build each geometry's networks once; matching only reads them."""
+    """Build the networks once; matching only reads them."""
     monkeypatch.setattr(loading, "build_networks", cache(loading.build_networks))
 
 
 def plan_of(state: State) -> Any:
     """Match names and shapes as loading does, without a file."""
-    return plan(SimpleNamespace(tensors=state, metadata={}), tiny_models.HIDDEN)  # type: ignore[arg-type]
-
-
-def geometry_names(state: State) -> list[str]:
-    """Weights from which the geometry is read, so that one missing could pass for another geometry."""
-    parts = (
-        "input_blocks.0.0.weight", "input_blocks.1.1.norm.weight", "input_blocks.2.0.op.weight", "out.2.weight",
-        "attn2.to_k.weight", "out_layers.3.weight", "token_embedding.weight", "positional_embedding",
-        "resblocks.0.mlp.c_fc.weight", "encoder.conv_in.weight", "post_quant_conv.weight", "encoder.down.0.block.0.conv1.weight",
-        "init_attn.0.norm.weight", "fps_embedding.0.weight", "input_blocks.1.0.temopral_conv.conv1.0.weight", "attn.in_proj_weight",
-    )  # fmt: skip
-    names = [name for name in state if name.endswith(parts) and ".resblocks.2." not in name]
-    assert len(names) > len(parts)
-    return names
+    return plan(SimpleNamespace(tensors=state, metadata={}), tiny_models.GEOMETRY)  # type: ignore[arg-type]
 
 
 def sample_names(state: State) -> list[str]:
-    return sorted({*geometry_names(state), *list(state)[::61]} - {n for n in state if ".resblocks.2." in n})
+    return sorted(set(list(state)[::31]) - {name for name in state if ".resblocks.2." in name})
 
 
 def test_each_missing_weight_is_named(state: State, networks_once: None) -> None:
@@ -573,15 +560,13 @@ def test_each_misshapen_weight_is_named_with_both_shapes(state: State, networks_
         wrong = (*shape[:-1], shape[-1] + 4)
         error = refusal(lambda name=name, wrong=wrong: plan_of({**state, name: torch.zeros(wrong)}))
         assert name in error.found, name
-        if name not in geometry_names(state) and 1 not in shape:  # 1x1 convolutions are linear layers of ours
+        if 1 not in shape:  # 1x1 convolutions are linear layers of ours
             assert error.found == f"1 of another shape: {name} {wrong} instead of {shape}"
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (0, 4, 3, 3)])
+@pytest.mark.parametrize("shape", [(), (7,), (0, 4, 3, 3)])
 def test_weight_with_dimensions_missing(state: State, networks_once: None, shape: tuple[int, ...]) -> None:
-    for name in geometry_names(state):
-        if shape == (4,) and state[name].ndim == 1:
-            continue
+    for name in sample_names(state):
         assert name in refusal(lambda name=name: plan_of({**state, name: torch.zeros(shape)})).found, name
 
 
@@ -648,41 +633,67 @@ def test_quantised_weight_is_named(tmp_path: Path, state: State) -> None:
     assert "float32" in error.expected and CONV in error.found and "float8_e4m3fn" in error.found
 
 
-# metadata
+# sizes
+
+
+def told(**changes: Any) -> str:
+    """The tiny model's sizes as metadata, some of them changed: ``unet_channels=[4]``, or left out by None."""
+    content = json.loads(config_metadata(tiny_models.GEOMETRY, tiny_models.DEFAULTS)[CONFIG_KEY])
+    for name, value in changes.items():
+        part, _, size = name.partition("_")
+        content[part][size] = value
+        if value is None:
+            del content[part][size]
+    return json.dumps(content)
+
+
+def test_sizes_are_written_and_read() -> None:
+    for geometry, defaults in ((VIDEOCRAFTER2, Defaults()), (tiny_models.GEOMETRY, tiny_models.DEFAULTS)):
+        assert read_config(config_metadata(geometry, defaults)) == (geometry, defaults)
+    assert read_config({"format": "pt"}) == (VIDEOCRAFTER2, Defaults())
 
 
 @pytest.mark.parametrize(
     "stored",
     [
-        "", "garbage", "[]", "[1, 2]", '"unet_head_dim"', "null", "7", "{", "[" * 100_000,
-        '{"unet_head_dim": "4"}', '{"unet_head_dim": 0}', '{"unet_head_dim": -4}', '{"unet_head_dim": 4.0}',
-        '{"unet_head_dim": true}', '{"unet_head_dim": null}', '{"unet_head_dim": 1e400}', '{"width": NaN}', '{"cfg": NaN}',
-        '{"cfg": "12"}', '{"unet_head_dim": 99999999999999999999}',
+        "", "garbage", "[]", "[1, 2]", '"unet"', "null", "7", "{", "{}", "[" * 100_000, '{"unet": {}}',
+        '{"unet": 1, "text": 2, "vae": 3, "video": 4}', told(unet_more=1), told(text_heads=None), told(video_cfg=None),
+        *(told(unet_head_dim=bad) for bad in ("4", 0, -4, 4.0, True, [4], 10**20, {"a": 1})),
+        told(video_cfg=float("nan")), told(video_cfg="12"), told(video_fps=7.5), told(text_layers=60_000),
+        told(unet_channels=4), told(unet_channels=[]), told(unet_channels=[4, "8"]), told(unet_attends=[1, 0]),
+        told(unet_channels=[4] * 1000),
     ],
 )  # fmt: skip
 def test_metadata_that_is_garbage(tmp_path: Path, state: State, stored: str) -> None:
-    save_file(state, tmp_path / "m.safetensors", metadata={METADATA_KEY: stored})
+    save_file(state, tmp_path / "m.safetensors", metadata={CONFIG_KEY: stored})
     error = refusal(lambda: load_videocrafter2(tmp_path / "m.safetensors"))
-    assert METADATA_KEY in error.expected and "positive numbers" in error.expected
+    assert CONFIG_KEY in error.expected and len(error.found) <= 500
 
 
 @pytest.mark.parametrize(
-    ("hidden", "found"),
+    ("changes", "found"),
     [
-        (HiddenSizes(unet_head_dim=3, unet_norm_groups=2, text_head_dim=4, vae_norm_groups=2), "over head width 3"),
-        (HiddenSizes(unet_head_dim=4, unet_norm_groups=3, text_head_dim=4, vae_norm_groups=2), "over 3 groups"),
-        (HiddenSizes(unet_head_dim=4, unet_norm_groups=2, text_head_dim=3, vae_norm_groups=2), "over head width 3"),
-        (HiddenSizes(unet_head_dim=4, unet_norm_groups=2, text_head_dim=16, vae_norm_groups=2), "over head width 16"),
-        (HiddenSizes(unet_head_dim=4, unet_norm_groups=2, text_head_dim=4, vae_norm_groups=3), "over 3 groups"),
-        (HiddenSizes(), "over head width 64"),
+        ({"unet_head_dim": 3}, "UNet channels that heads divide"),
+        ({"unet_norm_groups": 3}, "UNet channels that groups divide"),
+        ({"vae_norm_groups": 3}, "autoencoder channels that groups divide"),
+        ({"text_heads": 3}, "a text width that heads divide"),
+        ({"text_heads": 16}, "a text width that heads divide"),
+        ({"unet_attends": [True]}, "one attends for each level"),
+        ({"unet_context_dim": 16}, "text as wide as the UNet takes it"),
+        ({"vae_latent_channels": 8}, "as many latent channels as the UNet takes"),
     ],
 )
-def test_head_widths_and_groups_that_do_not_divide(
-    tmp_path: Path, state: State, hidden: HiddenSizes, found: str
-) -> None:
-    path = tiny_models.write(tmp_path / "m.safetensors", state)
-    error = refusal(lambda: load_videocrafter2(path, hidden=hidden))
-    assert "divide" in error.expected and found in error.found and METADATA_KEY in error.remedy
+def test_sizes_that_do_not_fit_each_other(changes: dict[str, Any], found: str) -> None:
+    error = refusal(lambda: read_config({CONFIG_KEY: told(**changes)}))
+    assert "fitting each other" in error.expected and found in error.found
+
+
+def test_sizes_that_are_not_the_files(tmp_path: Path, state: State) -> None:
+    """Without metadata a file is VideoCrafter2; metadata of another model do not make a file fit."""
+    for metadata in ({}, {CONFIG_KEY: told(unet_channels=[8, 8])}):
+        save_file(state, tmp_path / "m.safetensors", metadata=metadata)
+        error = refusal(lambda: load_videocrafter2(tmp_path / "m.safetensors"))
+        assert "of another shape" in error.found and len(error.found) < 20_000
 
 
 def test_metadata_of_others_is_left_alone(tmp_path: Path, state: State, expected: VideoCrafter2) -> None:
@@ -690,52 +701,36 @@ def test_metadata_of_others_is_left_alone(tmp_path: Path, state: State, expected
     assert_same(load(tmp_path / "m.safetensors"), expected)
 
 
-@pytest.mark.parametrize(
-    ("change", "found"),
-    [
-        ({TOKENS: (100, 8)}, [f"100 words in {TOKENS}", "49408"]),
-        ({POSITIONS: (76, 8)}, [f"76 positions in {POSITIONS}", "77"]),
-        ({UNET + "out.2.weight": (8, 4, 3, 3)}, [f"8 channels in {UNET}out.2.weight", f"4 in {UNET}input_blocks.0.0"]),
-        ({"first_stage_model.encoder.conv_in.weight": (4, 4, 3, 3)}, ["4 channels in first_stage_model.encoder.conv_in"]),
-    ],
-    ids=["vocabulary", "positions", "output", "pixels"],
-)  # fmt: skip
-def test_sizes_that_loading_would_accept_and_using_would_not(
-    state: State, change: dict[str, tuple[int, ...]], found: list[str]
-) -> None:
-    shapes = {name: tuple(value.shape) for name, value in state.items()} | change
-    error = refusal(lambda: read_geometry(shapes, tiny_models.HIDDEN))
-    assert all(words in error.found for words in found)
+def test_the_demo_model_of_version_0_1_0(tmp_path: Path) -> None:
+    """It tells a part of its sizes only."""
+    with open_tensor_file(demo_checkpoint()) as file:
+        tensors = {name: file.read(name) for name in file.tensors}
+    save_file(tensors, tmp_path / "old.safetensors", metadata={FORMER_KEY: FORMER_METADATA})
+    new, old = load_videocrafter2(demo_checkpoint()), load_videocrafter2(tmp_path / "old.safetensors")
+    assert (old.geometry, old.defaults, old.fingerprint) == (new.geometry, new.defaults, new.fingerprint)
+    changed = FORMER_METADATA.replace('"unet_head_dim": 8', '"unet_head_dim": 16')
+    assert "0.1.0" in refusal(lambda: read_config({FORMER_KEY: changed})).found
 
 
 def test_the_vocabulary_is_the_tokenizers() -> None:
-    assert clip_tokenizer().vocab_size == VOCABULARY
+    assert clip_tokenizer().vocab_size == VOCAB_SIZE
     assert PromptTokenizer().length == PROMPT_LENGTH
 
 
-# text blocks
-
-LAST_BLOCK = "cond_stage_model.model.transformer.resblocks.2."
-
-
-def test_a_file_without_the_block_that_is_not_used(tmp_path: Path, state: State, expected: VideoCrafter2) -> None:
-    path = tmp_path / "model.safetensors"
-    hidden = replace(tiny_models.HIDDEN, text_layers=2)
-    for blocks in (3, 2):
-        save_file(state, path, metadata=metadata_of(hidden, tiny_models.DEFAULTS))
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4])
+def test_the_text_block_that_is_not_used_may_be_absent(
+    tmp_path: Path, state: State, expected: VideoCrafter2, blocks: int
+) -> None:
+    prefix = "cond_stage_model.model.transformer.resblocks."
+    for name in [name for name in state if name.startswith(f"{prefix}2.")]:
+        if blocks == 4:
+            state[name.replace(f"{prefix}2.", f"{prefix}3.")] = state[name]
+        if blocks < 3:
+            del state[name]
+    if blocks == 1:
+        state = {name: value for name, value in state.items() if not name.startswith(f"{prefix}1.")}
+    path = tiny_models.write(tmp_path / "model.safetensors", {name: value.clone() for name, value in state.items()})
+    if blocks in (2, 3):
         assert_same(load_videocrafter2(path), expected)
-        assert any(name.startswith(LAST_BLOCK) for name in state) == (blocks == 3)
-        state = {name: value for name, value in state.items() if not name.startswith(LAST_BLOCK)}
-    for told in (4, 60_000):
-        save_file(state, path, metadata=metadata_of(replace(hidden, text_layers=told), tiny_models.DEFAULTS))
-        assert f"{told + 1} blocks" in refusal(lambda: load_videocrafter2(path)).expected
-
-
-@pytest.mark.parametrize("blocks", [1, 23, 25])
-def test_full_size_means_24_text_blocks(state: State, blocks: int) -> None:
-    shapes = {name: tuple(value.shape) for name, value in state.items() if "resblocks" not in name}
-    shapes[TOKENS] = (VOCABULARY, 1024)
-    for block in range(blocks):
-        shapes[f"cond_stage_model.model.transformer.resblocks.{block}.mlp.c_fc.weight"] = (4096, 1024)
-    error = refusal(lambda: read_geometry(shapes, tiny_models.HIDDEN))
-    assert "24 blocks" in error.expected and error.found == str(blocks)
+    else:
+        assert f"{prefix}{ {1: 1, 4: 3}[blocks] }." in refusal(lambda: load_videocrafter2(path)).found

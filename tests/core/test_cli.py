@@ -18,9 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from customcrafter_core.base_model.geometry import Geometry, TextGeometry, UNetGeometry, VAEGeometry
-from customcrafter_core.base_model.networks import build_networks
-from customcrafter_core.base_model.writing import original_state_dict
+from customcrafter_core.base_model import geometry
 from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
 from customcrafter_core.cli.options import device_of
@@ -30,7 +28,7 @@ from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.training.config import CHOICES, PRESETS
 from customcrafter_core.training.trainer import TrainStep
-from tests.core import vectors
+from tests.core import tiny_models, vectors
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--frames", "2", "--steps", "4", "--eta", "0.5"]
@@ -326,18 +324,13 @@ def test_inspect_names_a_missing_weight(files: Files, tmp_path: Path, capsys: py
 # --- convert ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model with VideoCrafter2's head width and norm groups, as a torch checkpoint with extras."""
-    geometry = Geometry(
-        UNetGeometry(4, 4, (64, 64), 1, (True, False), 64, head_dim=64, norm_groups=32),
-        TextGeometry(vocab_size=49408, positions=77, width=64, mlp_width=64, layers=1, heads=1),
-        VAEGeometry(3, 4, (32, 32), 1, norm_groups=32),
-    )
-    torch.manual_seed(0)
-    state = original_state_dict(build_networks(geometry), geometry)
+@pytest.fixture
+def ckpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A torch checkpoint with extras; a tiny one, for which VideoCrafter2 is taken to be as small."""
+    monkeypatch.setattr(geometry, "VIDEOCRAFTER2", tiny_models.GEOMETRY)
+    state = tiny_models.state_dict()
     state["betas"] = torch.linspace(0, 1, 1000, dtype=torch.float64)
-    path = tmp_path_factory.mktemp("ckpt") / "model.ckpt"
+    path = tmp_path / "model.ckpt"
     torch.save({"state_dict": state, "global_step": 5}, path)
     return path
 

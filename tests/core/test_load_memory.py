@@ -1,7 +1,8 @@
 """Loading never holds a second copy of the weights: measured in a process of its own, on a model of 300 MB.
 
-The bound is the project's own: at its peak 1.3 times the weights in the dtype wanted, plus the largest tensor as the
-file stores it; counted are the process's pages above what its imports took, those mapped from the file included.
+The bound is the project's own: at its peak 1.1 times the weights in the dtype wanted, plus the largest tensor as the
+file stores it, plus what safetensors maps at once, however large the file; counted are the process's pages above what
+its imports took, those mapped from the file included.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from safetensors.torch import save_file
 from customcrafter_core.base_model.geometry import (
     Defaults,
     Geometry,
-    HiddenSizes,
     TextGeometry,
     UNetGeometry,
     VAEGeometry,
-    metadata_of,
+    config_metadata,
 )
 from customcrafter_core.base_model.networks import build_networks
 from customcrafter_core.base_model.writing import original_state_dict
@@ -34,18 +34,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 MB = 2**20
-HIDDEN = HiddenSizes(unet_head_dim=32)
+MAPPED_AT_ONCE = 64 * MB
 GEOMETRY = Geometry(
-    UNetGeometry(4, 4, (64, 128, 256, 256), 2, (True, True, True, False), context_dim=256, head_dim=32, norm_groups=32),
-    TextGeometry(vocab_size=49408, positions=77, width=256, mlp_width=1024, layers=4, heads=4),
-    VAEGeometry(image_channels=3, latent_channels=4, channels=(32, 64, 64), blocks_per_level=1, norm_groups=32),
+    UNetGeometry(
+        (64, 128, 256, 256),
+        blocks_per_level=2,
+        attends=(True, True, True, False),
+        context_dim=256,
+        head_dim=32,
+        norm_groups=32,
+    ),
+    TextGeometry(width=256, mlp_width=1024, layers=4, heads=4),
+    VAEGeometry((32, 64, 64), blocks_per_level=1, norm_groups=32),
 )
 
 CASES = [(kind, dtype) for kind in ("safetensors", "ckpt") for dtype in ("float32", "float16")]
 MEASURE = """
 import json, os, sys, torch
 torch.set_num_threads(1)
-from customcrafter_core.base_model.geometry import HiddenSizes
+from customcrafter_core.base_model.geometry import read_config
 from customcrafter_core.base_model.loading import load_videocrafter2
 
 def memory(field):
@@ -53,7 +60,7 @@ def memory(field):
         if line.startswith(field):
             return int(line.split()[1]) * 1024
 
-tiny, hidden, cases = json.loads(sys.argv[1])
+tiny, metadata, cases = json.loads(sys.argv[1])
 load_videocrafter2(tiny)  # everything that is imported on the way
 for path, dtype in cases:
     if os.fork():
@@ -62,7 +69,7 @@ for path, dtype in cases:
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from here
     before = memory("VmRSS")
     assert memory("VmHWM") < before + 2**22, "the peak was not reset"
-    model = load_videocrafter2(path, dtype=getattr(torch, dtype), hidden=HiddenSizes(**hidden))
+    model = load_videocrafter2(path, dtype=getattr(torch, dtype), geometry=read_config(metadata)[0])
     parts = (model.unet, model.text_encoder, model.vae)
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     print(json.dumps([memory("VmHWM") - before, weights]), flush=True)
@@ -87,10 +94,11 @@ def measured(
     """Peak and weights in bytes of each case; each in a process that has done nothing but the imports."""
     folder = tmp_path_factory.mktemp("large")
     tiny = tiny_models.write(folder / "tiny.safetensors", tiny_models.state_dict())
-    save_file(state, folder / "model.safetensors", metadata=metadata_of(HIDDEN, Defaults()))
+    metadata = config_metadata(GEOMETRY, Defaults())
+    save_file(state, folder / "model.safetensors", metadata=metadata)
     optimizer = {"state": {0: {"exp_avg": torch.zeros(40 * MB // 4)}}}  # not to be read at all
     torch.save({"optimizer_states": [optimizer], "state_dict": state}, folder / "model.ckpt")
-    arguments = [str(tiny), vars(HIDDEN), [(str(folder / f"model.{kind}"), dtype) for kind, dtype in CASES]]
+    arguments = [str(tiny), metadata, [(str(folder / f"model.{kind}"), dtype) for kind, dtype in CASES]]
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(arguments)],
         cwd=Path(__file__).parents[2],
@@ -111,6 +119,6 @@ def test_peak_memory_of_loading(
     peak, weights = measured[case]
     largest = max(value.nbytes for value in state.values())
     message = f"peak {peak / MB:.0f} MB, weights {weights / MB:.0f} MB, largest tensor {largest / MB:.0f} MB"
-    assert peak < 1.3 * weights + largest, message
+    assert peak < 1.1 * weights + largest + MAPPED_AT_ONCE, message
     assert peak > 0.9 * weights, message  # else nothing was measured
     print(message)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from customcrafter_core.base_model import video_layers
 from customcrafter_core.base_model.conversion import match
-from customcrafter_core.base_model.geometry import HiddenSizes, read_geometry
+from customcrafter_core.base_model.geometry import VIDEOCRAFTER2
 from customcrafter_core.base_model.key_tables import unet_table
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.base_model.networks import build_networks
@@ -138,10 +138,9 @@ def test_full_size_key_list_converts_strictly() -> None:
     """All 2 026 names of the real checkpoint, on the meta device: nothing is left over on either side."""
     listed = json.loads((vectors.FOLDER / "videocrafter2_keys.json").read_text())
     shapes = {name: tuple(shape) for name, shape in listed.items()}
-    geometry = read_geometry(shapes, HiddenSizes())
     with torch.device("meta"):
-        networks = build_networks(geometry)
-    sources = match(shapes, networks, geometry)
+        networks = build_networks(VIDEOCRAFTER2)
+    sources = match(shapes, networks, VIDEOCRAFTER2)
     parameters = sum(len(module.state_dict()) for module in (networks.unet, networks.text_encoder, networks.vae))
     assert len(sources) == parameters
     assert len(lora_targets(networks.unet)) == 96

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from customcrafter_core.base_model.geometry import VIDEOCRAFTER2_UNET
+from customcrafter_core.base_model.geometry import VIDEOCRAFTER2
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import clip_tokenizer
@@ -545,6 +545,6 @@ def test_settings_as_plain_values_and_back() -> None:
 
 def test_the_demos_preset_is_not_for_videocrafter2(model: VideoCrafter2) -> None:
     with pytest.raises(InputError, match="demo, whose learning rate is 100 times the paper's"):
-        check_preset("demo", VIDEOCRAFTER2_UNET)
+        check_preset("demo", VIDEOCRAFTER2.unet)
     check_preset("demo", model.geometry.unet)
-    check_preset("paper", VIDEOCRAFTER2_UNET)
+    check_preset("paper", VIDEOCRAFTER2.unet)

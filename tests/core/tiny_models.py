@@ -10,21 +10,19 @@ from safetensors.torch import save_file
 from customcrafter_core.base_model.geometry import (
     Defaults,
     Geometry,
-    HiddenSizes,
     TextGeometry,
     UNetGeometry,
     VAEGeometry,
-    metadata_of,
+    config_metadata,
 )
 from customcrafter_core.base_model.networks import Networks, build_networks
 from customcrafter_core.base_model.writing import original_state_dict
 
-HIDDEN = HiddenSizes(unet_head_dim=4, unet_norm_groups=2, text_head_dim=4, vae_norm_groups=2)
 DEFAULTS = Defaults(width=32, height=16, frames=2, fps=8, cfg=7.5)
 GEOMETRY = Geometry(
-    UNetGeometry(4, 4, (4, 8), blocks_per_level=1, attends=(True, False), context_dim=8, head_dim=4, norm_groups=2),
-    TextGeometry(vocab_size=49408, positions=77, width=8, mlp_width=16, layers=2, heads=2),
-    VAEGeometry(image_channels=3, latent_channels=4, channels=(4, 8), blocks_per_level=1, norm_groups=2),
+    UNetGeometry((4, 8), blocks_per_level=1, attends=(True, False), context_dim=8, head_dim=4, norm_groups=2),
+    TextGeometry(width=8, mlp_width=16, layers=2, heads=2),
+    VAEGeometry((4, 8), blocks_per_level=1, norm_groups=2),
 )
 
 
@@ -43,5 +41,5 @@ def state_dict(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def write(path: Path, state: dict[str, torch.Tensor]) -> Path:
     """Write weights with this geometry's metadata."""
-    save_file(state, path, metadata=metadata_of(HIDDEN, DEFAULTS))
+    save_file(state, path, metadata=config_metadata(GEOMETRY, DEFAULTS))
     return path

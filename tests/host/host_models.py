@@ -10,7 +10,6 @@ from torch import nn
 from customcrafter_core.base_model.geometry import (
     Defaults,
     Geometry,
-    HiddenSizes,
     TextGeometry,
     UNetGeometry,
     VAEGeometry,
@@ -19,12 +18,11 @@ from customcrafter_core.base_model.networks import build_networks
 from customcrafter_core.base_model.video_layers import TemporalConvolution
 from customcrafter_core.base_model.writing import write_checkpoint
 
-HIDDEN = HiddenSizes(unet_head_dim=8, unet_norm_groups=4, text_head_dim=8, vae_norm_groups=4)
 DEFAULTS = Defaults(width=64, height=48, frames=4, fps=8)
 GEOMETRY = Geometry(
-    UNetGeometry(4, 4, (16, 32), blocks_per_level=1, attends=(True, True), context_dim=32, head_dim=8, norm_groups=4),
-    TextGeometry(vocab_size=49408, positions=77, width=32, mlp_width=64, layers=2, heads=4),
-    VAEGeometry(image_channels=3, latent_channels=4, channels=(8, 8, 8, 8), blocks_per_level=1, norm_groups=4),
+    UNetGeometry((16, 32), blocks_per_level=1, attends=(True, True), context_dim=32, head_dim=8, norm_groups=4),
+    TextGeometry(width=32, mlp_width=64, layers=2, heads=4),
+    VAEGeometry((8, 8, 8, 8), blocks_per_level=1, norm_groups=4),
 )
 
 
@@ -36,5 +34,5 @@ def write_model(path: Path, seed: int = 0, geometry: Geometry = GEOMETRY) -> Pat
         for module in networks.unet.modules():
             if isinstance(module, TemporalConvolution):  # its last one is 0 in a fresh network, which adds nothing
                 nn.init.normal_(module.conv4[-1].weight, std=0.1)
-    write_checkpoint(path, networks, geometry, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float32)
+    write_checkpoint(path, networks, geometry, defaults=DEFAULTS, dtype=torch.float32)
     return path
