@@ -2,7 +2,7 @@
 
     python -m benchmarks [SECTION …] [--full] [--videocrafter PATH] [--rounds N]
 
-Small geometry on a CPU, full size with a GPU or with --full. Sections that are not named keep their last figures.
+Small sizes on a CPU, full size with a GPU or with --full. Sections that are not named keep their last figures.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from customcrafter_core.base_model.geometry import VIDEOCRAFTER2
+from customcrafter_core.base_model.config import VIDEOCRAFTER2
 from customcrafter_core.base_model.networks import build_networks
 from customcrafter_core.base_model.writing import original_state_dict
 

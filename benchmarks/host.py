@@ -111,7 +111,7 @@ def _write_model(setup: Setup, models: Path) -> None:
     """A checkpoint of the setup's size with random weights, and a subject of it, where the host looks for them."""
     model = random_model(setup)
     write_checkpoint(
-        models / "checkpoints" / CHECKPOINT, Networks(model.unet, model.text_encoder, model.vae), model.geometry,
+        models / "checkpoints" / CHECKPOINT, Networks(model.unet, model.text_encoder, model.vae), model.config,
         defaults=model.defaults, dtype=setup.dtype,
     )  # fmt: skip
     save_subject(random_subject(model), models / "loras" / SUBJECT)

@@ -99,5 +99,5 @@ def random_subject(model: VideoCrafter2, rank: int = RANK, placeholder: str = "<
         name: LoRAFactors(0.01 * torch.randn(rank, layer.in_features), 0.01 * torch.randn(layer.out_features, rank))
         for name, layer in lora_targets(model.unet).items()
     }
-    embedding = torch.randn(1, model.geometry.text.width)
+    embedding = torch.randn(1, model.config.text.hidden_size)
     return Subject(factors, embedding, placeholder, class_word="cup", base=model.fingerprint)

@@ -1,4 +1,4 @@
-"""The machine's share of a benchmark: device, type, threads, geometry, and a model with random weights of that size."""
+"""The machine's share of a benchmark: device, type, threads, sizes, and a model with random weights of that size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from diffusers import UNet3DConditionModel
 from torch import nn
 
+from customcrafter_core.base_model.config import VIDEOCRAFTER2, Defaults, UNetConfig
 from customcrafter_core.base_model.fingerprint import fingerprint
-from customcrafter_core.base_model.geometry import VIDEOCRAFTER2, Defaults, UNetGeometry
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.networks import build_networks, build_unet, restore_buffers
@@ -19,10 +19,14 @@ from customcrafter_core.diffusion.schedule import NoiseSchedule
 
 from .full_size import SCALE
 
-GEOMETRIES = {
+CONFIGS = {
     "full": VIDEOCRAFTER2.unet,
-    "small": replace(VIDEOCRAFTER2.unet, channels=(96, 192, 384, 384), context_dim=256, head_dim=32),
-    "quick": replace(VIDEOCRAFTER2.unet, channels=(32, 64, 64, 64), context_dim=32, head_dim=16),
+    "small": replace(
+        VIDEOCRAFTER2.unet, block_out_channels=(96, 192, 384, 384), cross_attention_dim=256, attention_head_dim=32
+    ),
+    "quick": replace(
+        VIDEOCRAFTER2.unet, block_out_channels=(32, 64, 64, 64), cross_attention_dim=32, attention_head_dim=16
+    ),
 }
 LATENTS = {"full": (16, 40, 64), "small": (16, 16, 32), "quick": (4, 8, 8)}
 """Frames, height and width; multiples of 8, as the original asks."""
@@ -63,9 +67,9 @@ class Setup:
         return self.scale == "full"
 
     @property
-    def geometry(self) -> UNetGeometry:
+    def config(self) -> UNetConfig:
         """Of the UNet."""
-        return GEOMETRIES[self.scale]
+        return CONFIGS[self.scale]
 
     @property
     def latent(self) -> tuple[int, int, int]:
@@ -84,9 +88,9 @@ class Setup:
 
 
 def random_unet(setup: Setup) -> UNet3DConditionModel:
-    """The UNet of the setup's geometry with random weights, which no layer leaves without effect."""
+    """The UNet of the setup's sizes with random weights, which no layer leaves without effect."""
     with torch.device("meta"):
-        unet = build_unet(setup.geometry)
+        unet = build_unet(setup.config)
     nn.Module.to(unet, setup.dtype)  # diffusers' own `to` warns about an empty list
     unet.to_empty(device=setup.device).eval().requires_grad_(False)
     fill(unet)
@@ -111,14 +115,20 @@ def model_for(setup: Setup) -> VideoCrafter2:
 
 
 def random_model(setup: Setup) -> VideoCrafter2:
-    """A whole model of the setup's geometry with random weights; its own video is as large as the setup's latent."""
-    geometry = replace(VIDEOCRAFTER2, unet=setup.geometry)
+    """A whole model of the setup's sizes with random weights; its own video is as large as the setup's latent."""
+    config = replace(VIDEOCRAFTER2, unet=setup.config)
     if not setup.full:
-        width = setup.geometry.context_dim
-        text = replace(VIDEOCRAFTER2.text, width=width, mlp_width=4 * width, layers=4, heads=2)
-        geometry = replace(geometry, text=text, vae=replace(VIDEOCRAFTER2.vae, channels=(32, 32, 64, 64)))
+        width = setup.config.cross_attention_dim
+        text = replace(
+            VIDEOCRAFTER2.text,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+        )
+        config = replace(config, text=text, vae=replace(VIDEOCRAFTER2.vae, block_out_channels=(32, 32, 64, 64)))
     with torch.device("meta"):
-        networks = build_networks(geometry)
+        networks = build_networks(config)
     for network in (networks.unet, networks.text_encoder, networks.vae):
         nn.Module.to(network, setup.dtype)
         network.to_empty(device=setup.device).eval().requires_grad_(False)
@@ -127,7 +137,7 @@ def random_model(setup: Setup) -> VideoCrafter2:
     networks.text_encoder.to(setup.device)
     frames, height, width = setup.latent
     return VideoCrafter2(
-        networks.unet, networks.text_encoder, networks.vae, geometry,
+        networks.unet, networks.text_encoder, networks.vae, config,
         Defaults(8 * width, 8 * height, frames), NoiseSchedule.videocrafter2(), fingerprint(networks.unet),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from customcrafter_core.base_model import video_layers
-from customcrafter_core.base_model.geometry import UNetGeometry
+from customcrafter_core.base_model.config import UNetConfig
 from customcrafter_core.base_model.networks import build_unet
 from customcrafter_core.subject.targets import lora_targets
 
@@ -49,14 +49,14 @@ def measure(setup: Setup) -> Section:
     calls, share = calls_of_targets(large)
     ways = ("plain", "weight", "branch")
     timings = time_in_turns({way: partial(run, way, calls, setup) for way in ways}, setup.rounds, setup.device)
-    weights = [torch.randn(width) for width in _weight_sizes(large.geometry)]
+    weights = [torch.randn(width) for width in _weight_sizes(large.config)]
     kept = [weight.to(setup.device, setup.dtype) for weight in weights]
     place = [weight.clone() for weight in kept]
     switch = time_in_turns({"switch": partial(_put, place, kept)}, setup.rounds, setup.device).median("switch")
     moments = {way: max(more_for_a_moment(way, call, setup) for call in calls) for way in ways[1:]}
     _MADE.clear()
     forward = timings.median("plain") / share
-    factors = _factor_bytes(large.geometry, setup.dtype) / 1e6
+    factors = _factor_bytes(large.config, setup.dtype) / 1e6
     rows = []
     for way in ways[1:]:
         more = moments[way] / 1e6
@@ -91,7 +91,7 @@ def _choice(rows: Sequence[Row]) -> str:
 def calls_of_targets(setup: Setup) -> tuple[list[Call], float]:
     """How the target layers are called in a forward pass on such a device, and their share of its operations."""
     with torch.device("meta"):
-        unet = build_unet(setup.geometry).eval()
+        unet = build_unet(setup.config).eval()
     seen: dict[tuple[int, int, int], int] = {}
 
     def note(layer: nn.Linear, args: tuple[torch.Tensor, ...]) -> None:
@@ -152,14 +152,14 @@ def _tensors(call: Call, setup: Setup) -> tuple[torch.Tensor, ...]:
     return _MADE[key]
 
 
-def _weight_sizes(geometry: UNetGeometry) -> list[int]:
+def _weight_sizes(config: UNetConfig) -> list[int]:
     with torch.device("meta"):
-        return [layer.weight.numel() for layer in lora_targets(build_unet(geometry)).values()]
+        return [layer.weight.numel() for layer in lora_targets(build_unet(config)).values()]
 
 
-def _factor_bytes(geometry: UNetGeometry, dtype: torch.dtype) -> int:
+def _factor_bytes(config: UNetConfig, dtype: torch.dtype) -> int:
     with torch.device("meta"):
-        layers = lora_targets(build_unet(geometry)).values()
+        layers = lora_targets(build_unet(config)).values()
     return sum(RANK * (layer.in_features + layer.out_features) for layer in layers) * dtype.itemsize
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from customcrafter_core.base_model import video_layers
-from customcrafter_core.base_model.geometry import UNetGeometry
+from customcrafter_core.base_model.config import UNetConfig
 from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
 from customcrafter_core.base_model.networks import build_unet
 from customcrafter_core.memory.counting import DeviceKernels, LiveBytes
@@ -51,7 +51,7 @@ def measure(setup: Setup) -> Section:
             why = "no checkout of the original given (--videocrafter PATH)"
             rows = [missing(what, why) for what in ("original / ours, time", "ours / original, activations")]
             return Section("unet", "UNet", how, [*rows, Row("ours", f"{took.median('ours'):.2f} s, {_mb(peak)}")])
-        with original(setup.videocrafter, unet, setup.geometry) as theirs:
+        with original(setup.videocrafter, unet, setup.config) as theirs:
             x, timestep, text, fps = inputs
             ways = {
                 "ours": ours,
@@ -86,14 +86,14 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
     """
     hollow = replace(setup, device=torch.device("meta"), scale="full")
     with hollow.device:
-        unet = build_unet(hollow.geometry).eval()
+        unet = build_unet(hollow.config).eval()
     inputs = inputs_for(hollow)
     x, timestep, text, fps = inputs
     known = [*unet.parameters(), *unet.buffers(), *inputs]
     with video_layers.layers_as_on(setup.device), torch.no_grad():
         with LiveBytes(known) as ours, DeviceKernels(None, on_gpu=False):
             ours_with(unet, inputs)()
-        with original(checkout, unet, hollow.geometry) as network, LiveBytes([*known, *network.buffers()]) as theirs:
+        with original(checkout, unet, hollow.config) as network, LiveBytes([*known, *network.buffers()]) as theirs:
             network(x, timestep, context=text, fps=fps)
     return {"ours": ours.peak, "original": theirs.peak}
 
@@ -101,7 +101,7 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
 def counted_operations(setup: Setup) -> dict[str, float]:
     """Operations of a forward pass: all, and those of pairs of positions, in frames and along time."""
     with torch.device("meta"):
-        unet = build_unet(setup.geometry).eval()
+        unet = build_unet(setup.config).eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         ours_with(unet, inputs_for(replace(setup, device=torch.device("meta"))))()
     counts = {"all": float(counter.get_total_flops()), "attention in frames": 0.0, "attention along time": 0.0}
@@ -135,8 +135,8 @@ def _same(setup: Setup, distance: float) -> tuple[str, bool | None]:
 def inputs_for(setup: Setup) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latent, timestep, text and frame rate of one video."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, setup.geometry.in_channels, *setup.latent, generator=generator)
-    text = torch.randn(1, TOKENS, setup.geometry.context_dim, generator=generator)
+    x = torch.randn(1, setup.config.in_channels, *setup.latent, generator=generator)
+    text = torch.randn(1, TOKENS, setup.config.cross_attention_dim, generator=generator)
     numbers = (torch.tensor([500], device=setup.device), torch.tensor([FPS], device=setup.device))
     return x.to(setup.device, setup.dtype), numbers[0], text.to(setup.device, setup.dtype), numbers[1]
 
@@ -148,24 +148,24 @@ def ours_with(unet: UNet3DConditionModel, inputs: tuple[torch.Tensor, ...]) -> C
 
 
 @contextmanager
-def original(checkout: Path, unet: UNet3DConditionModel, geometry: UNetGeometry) -> Iterator[nn.Module]:
+def original(checkout: Path, unet: UNet3DConditionModel, config: UNetConfig) -> Iterator[nn.Module]:
     """The original's UNet on the very weights of ours, while the context lasts."""
     standing_in = [name for name in UNUSED if importlib.util.find_spec(name) is None]
     sys.modules.update({name: types.ModuleType(name) for name in standing_in})
     sys.path.insert(0, str(checkout.resolve()))
     try:
         kind: Any = importlib.import_module("lvdm.modules.networks.openaimodel3d").UNetModel
-        first = geometry.channels[0]
+        first = config.block_out_channels[0]
         with torch.device("meta"):
             network = kind(
-                in_channels=geometry.in_channels, out_channels=geometry.out_channels, model_channels=first,
-                attention_resolutions=[2**i for i, attends in enumerate(geometry.attends) if attends],
-                num_res_blocks=geometry.blocks_per_level, channel_mult=[c // first for c in geometry.channels],
-                num_head_channels=geometry.head_dim, context_dim=geometry.context_dim, use_linear=True,
+                in_channels=config.in_channels, out_channels=config.in_channels, model_channels=first,
+                attention_resolutions=[2**i for i, attends in enumerate(config.attends) if attends],
+                num_res_blocks=config.layers_per_block, channel_mult=[c // first for c in config.block_out_channels],
+                num_head_channels=config.attention_head_dim, context_dim=config.cross_attention_dim, use_linear=True,
                 use_checkpoint=False, temporal_conv=True, use_relative_position=False, temporal_length=16,
                 addition_attention=True, fps_cond=True,
             )  # fmt: skip
-        shapes, backwards = network.state_dict(), reverse(unet_table(geometry))
+        shapes, backwards = network.state_dict(), reverse(unet_table(config))
         state = {str(rename(name, backwards)): value for name, value in unet.state_dict().items()}
         state = {name: value.reshape(shapes[name].shape) for name, value in state.items()}
         network.load_state_dict(state, assign=True)

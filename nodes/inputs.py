@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..customcrafter_core.base_model.geometry import Defaults
+from ..customcrafter_core.base_model.config import Defaults
 from ..customcrafter_core.diffusion.ddim import ETA
 from ..customcrafter_core.diffusion.schedule import STEPS, TRAIN_TIMESTEPS
 from . import host

@@ -9,7 +9,7 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..customcrafter_core.base_model.geometry import Defaults
+from ..customcrafter_core.base_model.config import Defaults
 from ..customcrafter_core.errors import InputError
 from . import host
 from .files import choices, chosen_file, saved_at

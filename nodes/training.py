@@ -85,7 +85,7 @@ class SubjectTrainer(io.ComfyNode):
         lists = {name: given.pop(name, None) or [] for name in LISTS}
         one = {name: single(name, values) for name, values in given.items()}
         path = source_of(one["model"], one["clip"], one["vae"])
-        check_preset(one["preset"], require_base(one["model"]).geometry.unet)
+        check_preset(one["preset"], require_base(one["model"]).config.unet)
         order = order_of(lists, one)
         result = train(one["model"], path, order, lambda text: host.show_text(cls, text))
         return _output(cls, result, order)

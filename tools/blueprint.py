@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from customcrafter_core.base_model.geometry import Defaults
+from customcrafter_core.base_model.config import Defaults
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
 from customcrafter_core.diffusion.strength import K

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from customcrafter_core.base_model.geometry import Defaults
+from customcrafter_core.base_model.config import Defaults
 from customcrafter_core.demo import world
 from customcrafter_core.demo.run import DYNAMIC
 from customcrafter_core.output.video import PLAYBACK_FPS

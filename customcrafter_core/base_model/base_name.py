@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .config import VIDEOCRAFTER2
 from .fingerprint import joined_widths, same_base, short, widths
-from .geometry import VIDEOCRAFTER2
 
 
 def base_name(fingerprint: str, known: Mapping[str, str]) -> str:
@@ -19,7 +19,7 @@ def base_name(fingerprint: str, known: Mapping[str, str]) -> str:
     """
     if not fingerprint:
         return "not recorded"
-    full = joined_widths(VIDEOCRAFTER2.unet.channels, VIDEOCRAFTER2.unet.context_dim)
+    full = joined_widths(VIDEOCRAFTER2.unet.block_out_channels, VIDEOCRAFTER2.unet.cross_attention_dim)
     by_size = "VideoCrafter2 or one of its size" if widths(fingerprint) == full else "another model"
     name = next((name for one, name in known.items() if same_base(fingerprint, one)), by_size)
     return f"{name} ({short(fingerprint)})"

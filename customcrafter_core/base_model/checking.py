@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from ..files.tensor_file import TensorFile
+from .config import Defaults, ModelConfig
 from .conversion import parts_of
-from .geometry import Defaults, Geometry
 from .loading import counted, plan, read_weights, stored_fingerprint
 
 
@@ -17,7 +17,7 @@ from .loading import counted, plan, read_weights, stored_fingerprint
 class CheckpointFacts:
     """What a usable checkpoint holds."""
 
-    geometry: Geometry
+    config: ModelConfig
     defaults: Defaults
     parameters: tuple[int, int, int]
     """Of UNet, text encoder and autoencoder."""
@@ -37,11 +37,11 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
     Raises:
         InputError: not a VideoCrafter2 checkpoint, a weight that does not fit, NaN or infinity.
     """
-    networks, geometry, defaults, sources = plan(file)
+    networks, config, defaults, sources = plan(file)
     check_numbers(file, on_tensor)
-    counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in parts_of(networks, geometry)]
+    counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in parts_of(networks, config)]
     return CheckpointFacts(
-        geometry=geometry,
+        config=config,
         defaults=defaults,
         parameters=(counts[0], counts[1], counts[2]),
         dtypes=tuple(sorted({file.tensors[source.name].dtype for source in sources.values()}, key=str)),

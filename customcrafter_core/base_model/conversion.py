@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, some_names
-from .geometry import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, Geometry, Shapes
+from .config import TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, ModelConfig, Shapes
 from .key_tables import Table, rename, text_table, unet_table, vae_table
 from .networks import Networks, text_tower
 
@@ -94,20 +94,20 @@ def refuse_other_models(shapes: Shapes) -> None:
     )
 
 
-def parts_of(networks: Networks, geometry: Geometry) -> Iterator[tuple[str, nn.Module, Table]]:
+def parts_of(networks: Networks, config: ModelConfig) -> Iterator[tuple[str, nn.Module, Table]]:
     """Each network as (prefix of its names in the checkpoint, module, table)."""
-    yield UNET_PREFIX, networks.unet, unet_table(geometry.unet)
-    yield TEXT_PREFIX, text_tower(networks.text_encoder), text_table(geometry.text)
-    yield VAE_PREFIX, networks.vae, vae_table(geometry.vae)
+    yield UNET_PREFIX, networks.unet, unet_table(config.unet)
+    yield TEXT_PREFIX, text_tower(networks.text_encoder), text_table(config.text)
+    yield VAE_PREFIX, networks.vae, vae_table(config.vae)
 
 
-def match(shapes: Shapes, networks: Networks, geometry: Geometry) -> dict[str, Source]:
+def match(shapes: Shapes, networks: Networks, config: ModelConfig) -> dict[str, Source]:
     """Find the source of every parameter.
 
     Args:
         shapes: names and shapes of the file.
         networks: our networks, which may lie on the meta device.
-        geometry: the sizes they were built with.
+        config: the sizes they were built with.
 
     Returns:
         For each parameter, named by its network's prefix and our name, its source.
@@ -116,8 +116,8 @@ def match(shapes: Shapes, networks: Networks, geometry: Geometry) -> dict[str, S
         InputError: it names every missing, unexpected and misshapen weight.
     """
     mismatch, sources = Mismatch(), {}
-    left = {name for name in shapes if not _ignored(name, geometry)}
-    for prefix, module, table in parts_of(networks, geometry):
+    left = {name for name in shapes if not _ignored(name, config)}
+    for prefix, module, table in parts_of(networks, config):
         wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
         for name in [name for name in left if name.startswith(prefix)]:
             for ours, source in _targets(name, prefix, table):
@@ -167,25 +167,25 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...], exactly: bool) -> boo
     return longer[: len(shorter)] == shorter and set(longer[len(shorter) :]) <= {1}
 
 
-def _ignored(name: str, geometry: Geometry) -> bool:
-    unused_block = f"{TEXT_PREFIX}transformer.resblocks.{geometry.text.layers}."
+def _ignored(name: str, config: ModelConfig) -> bool:
+    unused_block = f"{TEXT_PREFIX}transformer.resblocks.{config.text.num_hidden_layers}."
     unused = tuple(TEXT_PREFIX + part for part in UNUSED_TEXT)
     return name in SCHEDULE_BUFFERS or name.startswith(unused_block) or name in unused
 
 
 def assign(
-    networks: Networks, geometry: Geometry, sources: Mapping[str, Source], weights: Iterable[tuple[str, torch.Tensor]]
+    networks: Networks, config: ModelConfig, sources: Mapping[str, Source], weights: Iterable[tuple[str, torch.Tensor]]
 ) -> None:
     """Put each tensor in the place of its parameters, without a copy.
 
     Args:
         networks: built on the meta device; every parameter is replaced.
-        geometry: the sizes they were built with.
+        config: the sizes they were built with.
         sources: from `match`.
         weights: each tensor of the file that is a source, once, with its name, in the dtype and on the device wanted.
     """
     places = defaultdict(list)
-    for prefix, module, _ in parts_of(networks, geometry):
+    for prefix, module, _ in parts_of(networks, config):
         for name, old in module.state_dict().items():
             source = sources[prefix + name]
             places[source.name].append((source, tuple(old.shape), module, name))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .geometry import TextGeometry, UNetGeometry, VAEGeometry
+from .config import TextConfig, UNetConfig, VAEConfig
 
 Table = Mapping[str, str]
 Pairs = Iterator[tuple[str, str]]
@@ -29,7 +29,7 @@ def reverse(table: Table) -> dict[str, str]:
     return {ours: original for original, ours in table.items()}
 
 
-def unet_table(geometry: UNetGeometry) -> dict[str, str]:
+def unet_table(config: UNetConfig) -> dict[str, str]:
     """Modules below ``model.diffusion_model.`` -> modules of `UNet3DConditionModel`."""
     table = {
         "time_embed.0": "time_embedding.linear_1",
@@ -45,16 +45,16 @@ def unet_table(geometry: UNetGeometry) -> dict[str, str]:
     }
     table.update(_resnet("middle_block.0", "mid_block", 0))
     table.update(_resnet("middle_block.3", "mid_block", 1))
-    table.update(_down_blocks(geometry))
-    table.update(_up_blocks(geometry))
+    table.update(_down_blocks(config))
+    table.update(_up_blocks(config))
     return table
 
 
-def _down_blocks(geometry: UNetGeometry) -> Pairs:
-    index, last = 1, len(geometry.channels) - 1
-    for level, attends in enumerate(geometry.attends):
+def _down_blocks(config: UNetConfig) -> Pairs:
+    index, last = 1, len(config.block_out_channels) - 1
+    for level, attends in enumerate(config.attends):
         block = f"down_blocks.{level}"
-        for j in range(geometry.blocks_per_level):
+        for j in range(config.layers_per_block):
             yield from _layer(f"input_blocks.{index}", block, j, attends)
             index += 1
         if level != last:
@@ -62,11 +62,11 @@ def _down_blocks(geometry: UNetGeometry) -> Pairs:
             index += 1
 
 
-def _up_blocks(geometry: UNetGeometry) -> Pairs:
-    index, last = 0, len(geometry.channels) - 1
-    for level, attends in enumerate(reversed(geometry.attends)):
+def _up_blocks(config: UNetConfig) -> Pairs:
+    index, last = 0, len(config.block_out_channels) - 1
+    for level, attends in enumerate(reversed(config.attends)):
         block = f"up_blocks.{level}"
-        for j in range(geometry.blocks_per_level + 1):
+        for j in range(config.layers_per_block + 1):
             yield from _layer(f"output_blocks.{index}", block, j, attends)
             index += 1
         if level != last:  # the upsampler sits behind the level's last layer
@@ -91,7 +91,7 @@ def _resnet(original: str, block: str, j: int) -> Pairs:
     yield f"{original}.temopral_conv", f"{block}.temp_convs.{j}"  # spelt so in the checkpoint
 
 
-def text_table(geometry: TextGeometry) -> dict[str, str]:
+def text_table(config: TextConfig) -> dict[str, str]:
     """Modules below ``cond_stage_model.model.`` -> modules of `CLIPTextModel`, without its ``text_model.`` prefix.
 
     ``attn.in_proj_weight`` and ``attn.in_proj_bias`` hold q, k and v in one and are split by `conversion`.
@@ -101,7 +101,7 @@ def text_table(geometry: TextGeometry) -> dict[str, str]:
         "positional_embedding": "embeddings.position_embedding.weight",
         "ln_final": "final_layer_norm",
     }
-    for i in range(geometry.layers):
+    for i in range(config.num_hidden_layers):
         original, ours = f"transformer.resblocks.{i}", f"encoder.layers.{i}"
         table[f"{original}.ln_1"] = f"{ours}.layer_norm1"
         table[f"{original}.ln_2"] = f"{ours}.layer_norm2"
@@ -111,9 +111,9 @@ def text_table(geometry: TextGeometry) -> dict[str, str]:
     return table
 
 
-def vae_table(geometry: VAEGeometry) -> dict[str, str]:
+def vae_table(config: VAEConfig) -> dict[str, str]:
     """Modules below ``first_stage_model.`` -> modules of `AutoencoderKL`."""
-    levels, blocks = len(geometry.channels), geometry.blocks_per_level
+    levels, blocks = len(config.block_out_channels), config.layers_per_block
     table = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
     for half in ("encoder", "decoder"):
         table[f"{half}.conv_in"] = f"{half}.conv_in"

@@ -11,9 +11,9 @@ import torch
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 from ..files.tensor_file import TensorFile, open_tensor_file
+from .config import UNET_PREFIX, Defaults, ModelConfig, read_config
 from .conversion import Source, assign, match, put, refuse_other_models
 from .fingerprint import SAMPLED, fingerprint
-from .geometry import UNET_PREFIX, Defaults, Geometry, read_config
 from .model import VideoCrafter2
 from .networks import Networks, build_networks, restore_buffers
 
@@ -28,7 +28,7 @@ def load_videocrafter2(
     dtype: torch.dtype = torch.float32,
     unet_dtype: Callable[[int], torch.dtype] | None = None,
     device: str | torch.device = "cpu",
-    geometry: Geometry | None = None,
+    config: ModelConfig | None = None,
     on_tensor: Callable[[int, int], None] | None = None,
 ) -> VideoCrafter2:
     """Load the base model.
@@ -38,7 +38,7 @@ def load_videocrafter2(
         dtype: of all weights: float32, float16 or bfloat16.
         unet_dtype: gives another one for the UNet, which has the number of parameters that it is called with.
         device: where the weights go.
-        geometry: its sizes; by default from the file's metadata, else VideoCrafter2's.
+        config: its sizes; by default from the file's metadata, else VideoCrafter2's.
         on_tensor: called with (tensors read, tensors in all).
 
     Returns:
@@ -49,13 +49,13 @@ def load_videocrafter2(
             range of the type, or a file that ends early.
     """
     with open_tensor_file(path) as file:
-        networks, geometry, defaults, sources = plan(file, geometry)
+        networks, config, defaults, sources = plan(file, config)
         mark = stored_fingerprint(file, networks, sources)
         dtypes = dict.fromkeys((source.name for source in sources.values()), dtype)
         if unet_dtype is not None:
             chosen = unet_dtype(sum(parameter.numel() for parameter in networks.unet.parameters()))
             dtypes |= {name: chosen for name in dtypes if name.startswith(UNET_PREFIX)}
-        assign(networks, geometry, sources, counted(read_weights(file, dtypes, device), len(dtypes), on_tensor))
+        assign(networks, config, sources, counted(read_weights(file, dtypes, device), len(dtypes), on_tensor))
         restore_buffers(networks.text_encoder)
     for network in (networks.unet, networks.text_encoder, networks.vae):
         network.eval().to(device)
@@ -63,19 +63,21 @@ def load_videocrafter2(
         unet=networks.unet,
         text_encoder=networks.text_encoder,
         vae=networks.vae,
-        geometry=geometry,
+        config=config,
         defaults=defaults,
         schedule=NoiseSchedule.videocrafter2(),
         fingerprint=mark,
     )
 
 
-def plan(file: TensorFile, geometry: Geometry | None = None) -> tuple[Networks, Geometry, Defaults, dict[str, Source]]:
+def plan(
+    file: TensorFile, config: ModelConfig | None = None
+) -> tuple[Networks, ModelConfig, Defaults, dict[str, Source]]:
     """Build the networks on the meta device and find the source of every parameter.
 
     Args:
         file: an open checkpoint.
-        geometry: its sizes; by default from the file's metadata, else VideoCrafter2's.
+        config: its sizes; by default from the file's metadata, else VideoCrafter2's.
 
     Returns:
         Networks, their sizes, the video they were made for, and for each parameter its source.
@@ -86,10 +88,10 @@ def plan(file: TensorFile, geometry: Geometry | None = None) -> tuple[Networks, 
     shapes = {name: tuple(value.shape) for name, value in file.tensors.items()}
     refuse_other_models(shapes)
     stored, defaults = read_config(file.metadata)
-    geometry = geometry or stored
+    config = config or stored
     with torch.device("meta"):
-        networks = build_networks(geometry)
-    return networks, geometry, defaults, match(shapes, networks, geometry)
+        networks = build_networks(config)
+    return networks, config, defaults, match(shapes, networks, config)
 
 
 def stored_fingerprint(file: TensorFile, networks: Networks, sources: Mapping[str, Source]) -> str:

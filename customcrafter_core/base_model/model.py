@@ -11,7 +11,7 @@ from transformers import CLIPTextModel
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
-from .geometry import Defaults, Geometry
+from .config import Defaults, ModelConfig
 
 SCALE_FACTOR = 0.18215  # VideoCrafter2's factor between the autoencoder's latents and the UNet's
 POSITIONS_AT_ONCE = 2560  # of latents in the autoencoder: a frame of 512x320; on a CPU more take no less time
@@ -24,7 +24,7 @@ class VideoCrafter2:
     unet: UNet3DConditionModel
     text_encoder: CLIPTextModel
     vae: AutoencoderKL
-    geometry: Geometry
+    config: ModelConfig
     defaults: Defaults
     schedule: NoiseSchedule
     fingerprint: str
@@ -45,14 +45,14 @@ class VideoCrafter2:
         Raises:
             InputError: a size is not positive or not divisible by the pixels behind one latent position.
         """
-        unit = self.geometry.pixels_per_latent
+        unit = self.config.pixels_per_latent
         if min(width, height, frames, batch) < 1 or width % unit or height % unit:
             raise InputError(
                 expected=f"width and height divisible by {unit}, and at least one frame and one video",
                 found=f"{width}x{height}, {frames} frames, {batch} videos",
                 remedy=f"Use {max(round(width / unit), 1) * unit}x{max(round(height / unit), 1) * unit}, for example.",
             )
-        return (batch, self.geometry.vae.latent_channels, frames, height // unit, width // unit)
+        return (batch, self.config.vae.latent_channels, frames, height // unit, width // unit)
 
     def encode_moments(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of the latents of images.

@@ -8,28 +8,28 @@ from pathlib import Path
 import torch
 
 from ..files.tensor_file import write_tensors
+from .config import TEXT_PREFIX, Defaults, ModelConfig, config_metadata
 from .conversion import parts_of
-from .geometry import TEXT_PREFIX, Defaults, Geometry, config_metadata
 from .key_tables import rename, reverse
 from .networks import Networks
 
 
-def original_state_dict(networks: Networks, geometry: Geometry) -> dict[str, torch.Tensor]:
+def original_state_dict(networks: Networks, config: ModelConfig) -> dict[str, torch.Tensor]:
     """All weights under VideoCrafter2's names and in its shapes.
 
     The text tower's last block, which is never used, is written as zeros so that the file has the original's layout.
     """
     state: dict[str, torch.Tensor] = {}
-    for prefix, module, table in parts_of(networks, geometry):
+    for prefix, module, table in parts_of(networks, config):
         backwards = reverse(table)
         for name, value in _merge_qkv(module.state_dict()).items():
             original = rename(name, backwards)
             assert original is not None, f"no original name for {name}"
             state[prefix + original] = _original_shape(original, value)
     blocks = f"{TEXT_PREFIX}transformer.resblocks."
-    last = f"{blocks}{geometry.text.layers - 1}."
+    last = f"{blocks}{config.text.num_hidden_layers - 1}."
     for name in [name for name in state if name.startswith(last)]:
-        state[f"{blocks}{geometry.text.layers}.{name.removeprefix(last)}"] = torch.zeros_like(state[name])
+        state[f"{blocks}{config.text.num_hidden_layers}.{name.removeprefix(last)}"] = torch.zeros_like(state[name])
     return state
 
 
@@ -59,7 +59,7 @@ def _original_shape(original: str, value: torch.Tensor) -> torch.Tensor:
 def write_checkpoint(
     path: str | Path,
     networks: Networks,
-    geometry: Geometry,
+    config: ModelConfig,
     *,
     defaults: Defaults,
     dtype: torch.dtype = torch.float16,
@@ -69,12 +69,12 @@ def write_checkpoint(
     Args:
         path: ends in ``.safetensors``.
         networks: the weights.
-        geometry: the sizes they were built with, stored as metadata.
+        config: the sizes they were built with, stored as metadata.
         defaults: the video the model was made for, stored as metadata.
         dtype: of the file.
     """
     state = {
         name: value.detach().to("cpu", dtype).contiguous()
-        for name, value in original_state_dict(networks, geometry).items()
+        for name, value in original_state_dict(networks, config).items()
     }
-    write_tensors(Path(path), state, config_metadata(geometry, defaults))
+    write_tensors(Path(path), state, config_metadata(config, defaults))

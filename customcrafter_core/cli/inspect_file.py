@@ -65,23 +65,23 @@ def _base_facts(file: TensorFile) -> Facts:
 
     with Progress(f"Reading {file.path.name}", brief=True) as bar:
         facts = check_checkpoint(file, bar.show)
-    unet, text, vae = facts.geometry.unet, facts.geometry.text, facts.geometry.vae
+    unet, text, vae = facts.config.unet, facts.config.text, facts.config.vae
     attends = ", ".join(str(level + 1) for level, attends in enumerate(unet.attends) if attends)
     yield "kind", "VideoCrafter2 base model"
     yield "parameters", f"{sum(facts.parameters):,} in {', '.join(_name(dtype) for dtype in facts.dtypes)}"
     yield (
         "UNet",
-        f"{facts.parameters[0]:,} parameters; channels {_dashed(unet.channels)}, {unet.blocks_per_level} blocks a level,"
-        f" attention on levels {attends} with heads {unet.head_dim} wide, text width {unet.context_dim}",
+        f"{facts.parameters[0]:,} parameters; channels {_dashed(unet.block_out_channels)}, {unet.layers_per_block} blocks a level,"
+        f" attention on levels {attends} with heads {unet.attention_head_dim} wide, text width {unet.cross_attention_dim}",
     )
     yield (
         "text encoder",
-        f"{facts.parameters[1]:,} parameters; {text.layers} layers of width {text.width}, {text.heads} heads",
+        f"{facts.parameters[1]:,} parameters; {text.num_hidden_layers} layers of width {text.hidden_size}, {text.num_attention_heads} heads",
     )
     yield (
         "autoencoder",
-        f"{facts.parameters[2]:,} parameters; channels {_dashed(vae.channels)}, {vae.latent_channels} latent channels,"
-        f" {facts.geometry.pixels_per_latent} pixels per latent",
+        f"{facts.parameters[2]:,} parameters; channels {_dashed(vae.block_out_channels)}, {vae.latent_channels} latent channels,"
+        f" {facts.config.pixels_per_latent} pixels per latent",
     )
     made = facts.defaults
     yield "made for", f"{made.width}x{made.height} pixels, {made.frames} frames, {made.fps} frames per second"
@@ -121,7 +121,7 @@ def _lora_of_videocrafter2(file: TensorFile) -> Mapping[str, LoRAFactors]:
     """The factors, held against the full-size network without any weights."""
     import torch
 
-    from ..base_model.geometry import VIDEOCRAFTER2
+    from ..base_model.config import VIDEOCRAFTER2
     from ..base_model.key_tables import unet_table
     from ..base_model.networks import build_unet
     from ..subject.formats import read_factors

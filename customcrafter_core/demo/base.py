@@ -11,37 +11,37 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
-from ..base_model.frame_rate import zero_frame_rate_output
-from ..base_model.geometry import (
+from ..base_model.config import (
     Defaults,
-    Geometry,
-    TextGeometry,
-    UNetGeometry,
-    VAEGeometry,
+    ModelConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
 )
+from ..base_model.frame_rate import zero_frame_rate_output
 from ..base_model.networks import build_text_encoder, build_unet, build_vae, text_tower
 from . import world
 
 DEFAULTS = Defaults(  # more guidance leaves stray colours
     width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS, cfg=3.5
 )
-GEOMETRY = Geometry(
-    unet=UNetGeometry(
-        channels=(32, 64),
-        blocks_per_level=1,
+CONFIG = ModelConfig(
+    unet=UNetConfig(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
         attends=(True, True),
-        context_dim=64,
-        head_dim=8,
-        norm_groups=4,
+        cross_attention_dim=64,
+        attention_head_dim=8,
+        norm_num_groups=4,
     ),
-    text=TextGeometry(width=64, mlp_width=256, layers=2, heads=4),
-    vae=VAEGeometry(
-        channels=(32, 64, 64),
-        blocks_per_level=1,
-        norm_groups=8,
+    text=TextConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4),
+    vae=VAEConfig(
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
     ),
 )
-FIRST_UNET = replace(GEOMETRY.unet, attends=(False, True))
+FIRST_UNET = replace(CONFIG.unet, attends=(False, True))
 """The first stage learns motion, colour and background without attention on the fine level: half the time a step."""
 TOKEN_GAIN = 4.0
 """Token embeddings are enlarged by this, so that words weigh more than positions in the untrained encoder."""
@@ -52,7 +52,7 @@ CONSTANT = 8.0
 
 def build_demo_codec() -> AutoencoderKL:
     """The autoencoder with fresh weights."""
-    return build_vae(GEOMETRY.vae)
+    return build_vae(CONFIG.vae)
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def build_demo_text_encoder(seed: int = 0) -> CLIPTextModel:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = build_text_encoder(GEOMETRY.text)
+        encoder = build_text_encoder(CONFIG.text)
     text_tower(encoder).embeddings.token_embedding.weight.mul_(TOKEN_GAIN)
     for parameter in encoder.parameters():
         parameter.copy_(parameter.half().float())
@@ -86,7 +86,7 @@ def grow(unet: UNet3DConditionModel, seed: int = 0) -> UNet3DConditionModel:
     """The same function with attention on the fine level too: the new layers start without effect."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        grown = build_unet(GEOMETRY.unet)
+        grown = build_unet(CONFIG.unet)
     new = set(grown.state_dict()) - set(unet.state_dict())
     grown.load_state_dict(unet.state_dict(), strict=False)
     for name in new:

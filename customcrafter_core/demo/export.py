@@ -9,7 +9,7 @@ import torch
 from ..base_model.networks import Networks
 from ..base_model.writing import write_checkpoint
 from . import demo_checkpoint
-from .base import DEFAULTS, GEOMETRY, build_demo_text_encoder
+from .base import CONFIG, DEFAULTS, build_demo_text_encoder
 from .codec import load_codec
 from .train_base import load_trained_unet
 
@@ -25,5 +25,5 @@ def trained_networks(work_dir: Path) -> Networks:
 
 def write_base(work_dir: Path, path: Path = DEMO_BASE) -> Path:
     """Write what is trained so far as a checkpoint in half precision; returns its path."""
-    write_checkpoint(path, trained_networks(work_dir), GEOMETRY, defaults=DEFAULTS, dtype=torch.float16)
+    write_checkpoint(path, trained_networks(work_dir), CONFIG, defaults=DEFAULTS, dtype=torch.float16)
     return path

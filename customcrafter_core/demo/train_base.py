@@ -21,7 +21,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import InputError
 from . import demo_checkpoint, world
 from .attention import SharedTextAttention
-from .base import GEOMETRY, build_demo_text_encoder, build_demo_unet, grow, identity_path, keep_precise
+from .base import CONFIG, build_demo_text_encoder, build_demo_unet, grow, identity_path, keep_precise
 from .clips import MOTION_NAMES, ClipPool, build_clips, load_clips, probe_clips
 from .codec import CodecSettings, train_codec
 from .workers import (
@@ -344,7 +344,7 @@ def unpack_checkpoint(path: Path, work_dir: Path) -> Path:
         InputError: no such file, or a model of other sizes.
     """
     model = load_videocrafter2(path)
-    if model.geometry != GEOMETRY:
+    if model.config != CONFIG:
         raise InputError(
             expected="a checkpoint of the demo's base model",
             found=f"{path.name}, which has other sizes",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..base_model.geometry import PROMPT_LENGTH
+from ..base_model.config import PROMPT_LENGTH
 from ..base_model.model import VideoCrafter2, frames_at_once
 from ..base_model.video_layers import layers_as_on
 from ..diffusion.guidance import GuidanceBatch, GuidedUNet
@@ -41,7 +41,7 @@ def choose_guidance(
         `GuidanceBatch.AUTO`, together, or `GuidanceBatch.ONE_BY_ONE` with a warning where that would not fit.
     """
     b, _, t, h, w = shape
-    widest = 2 * b * t * h * w * model.geometry.unet.channels[0] * model.dtype.itemsize
+    widest = 2 * b * t * h * w * model.config.unet.block_out_channels[0] * model.dtype.itemsize
     if cfg == 1.0 or PLENTY * widest <= free:
         return GuidanceBatch.AUTO
     if widest > free:  # it will fail, and may be too large even to be counted
@@ -74,7 +74,7 @@ def prediction_memory(
     """
     together = guidance is not GuidanceBatch.ONE_BY_ONE and cfg != 1.0
     changes = tuple((frozenset((n, pair.rank) for n, pair in s.factors.items()), len(s.adapters)) for s in subjects)
-    key = (model.geometry, model.dtype, model.device.type, shape, changes, together)
+    key = (model.config, model.dtype, model.device.type, shape, changes, together)
     if key not in _PEAKS:
         shadow = replace(model, unet=without_content(model.unet))
         with ExitStack() as stack:
@@ -84,7 +84,7 @@ def prediction_memory(
             live = stack.enter_context(LiveBytes(tensors_of(shadow.unet)))
             stack.enter_context(DeviceKernels(None, on_gpu=False))
             latent = torch.empty(shape, device="meta")
-            text = torch.empty(shape[0], PROMPT_LENGTH, model.geometry.text.width, device="meta")
+            text = torch.empty(shape[0], PROMPT_LENGTH, model.config.text.hidden_size, device="meta")
             GuidedUNet(shadow.unet, text, text, cfg=cfg, fps=model.defaults.fps, batch=guidance)(latent, 0)
         _PEAKS[key] = live.peak
     return _PEAKS[key]
@@ -94,7 +94,7 @@ def decoding_memory(model: VideoCrafter2, shape: tuple[int, ...]) -> int:
     """Bytes at the peak of decoding a latent ``(b, c, t, h, w)``, besides the weights and the video; counted."""
     b, c, t, h, w = shape
     frames = min(b * t, frames_at_once(h, w))
-    key = (model.geometry, model.vae.dtype, frames, h, w)
+    key = (model.config, model.vae.dtype, frames, h, w)
     if key not in _PEAKS:
         with torch.no_grad():
             vae = without_content(model.vae)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..base_model.geometry import UNET_PREFIX
+from ..base_model.config import UNET_PREFIX
 from ..base_model.key_tables import Table, rename, unet_table
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import check_placeholder, ids_of
@@ -61,7 +61,7 @@ def import_lora(
     """
     check_placeholder(placeholder)
     with open_tensor_file(path) as file:
-        factors = read_factors(file, lora_targets(model.unet), unet_table(model.geometry.unet))
+        factors = read_factors(file, lora_targets(model.unet), unet_table(model.config.unet))
     embedding = class_embedding(model, class_word) if token_file is None else read_token(token_file)
     check_tensors(factors, embedding)
     subject = Subject(

@@ -87,7 +87,7 @@ def check_fits(subject: Subject, model: VideoCrafter2, *, any_base: bool = False
         InputError: layers or widths differ, or the weights are those of another base.
     """
     _check_layers(subject, model.unet)
-    width = model.geometry.text.width
+    width = model.config.text.hidden_size
     if subject.embedding.shape[1] != width:
         raise InputError(
             expected=f"a learned token of width {width}, the base model's",

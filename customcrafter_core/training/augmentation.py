@@ -45,7 +45,7 @@ def draw_view(
         size: width and height of the video in pixels, divisible by ``unit``.
         resize: the smallest and the largest factor; ``(1, 1)`` always gives the plain photo.
         flip: mirror every second photo.
-        unit: pixels behind one latent position, `Geometry.pixels_per_latent`. Small photos are pasted on this grid, so
+        unit: pixels behind one latent position, `ModelConfig.pixels_per_latent`. Small photos are pasted on this grid, so
             that no latent position is partly photo and partly black.
         rng: of the draws.
     """

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..base_model.geometry import VIDEOCRAFTER2, UNetGeometry
+from ..base_model.config import VIDEOCRAFTER2, UNetConfig
 from ..diffusion.schedule import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..subject.placeholder import PLACEHOLDER
@@ -268,7 +268,7 @@ def preset(name: str, class_word: str, **changes: Any) -> TrainConfig:
     return TrainConfig(class_word=class_word, **{**PRESETS[name], **changes})
 
 
-def check_preset(name: str, unet: UNetGeometry) -> None:
+def check_preset(name: str, unet: UNetConfig) -> None:
     """Refuse to learn a subject on the real model with the demo's settings, which would ruin it without a word.
 
     Args:

@@ -148,7 +148,7 @@ class _Encoder:
         return Examples(mean, std, torch.stack(masks)[:, None, None], captions)
 
     def _view(self, image: Image.Image, rng: np.random.Generator) -> View:
-        unit = self.model.geometry.pixels_per_latent
+        unit = self.model.config.pixels_per_latent
         return draw_view(image, self.size, resize=self.config.resize, flip=self.config.flip, unit=unit, rng=rng)
 
     def stills(self, photos: Sequence[Photo]) -> Examples:

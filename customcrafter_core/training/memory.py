@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..base_model.geometry import IMAGE_CHANNELS, PROMPT_LENGTH
+from ..base_model.config import IMAGE_CHANNELS, PROMPT_LENGTH
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import encode_ids
 from ..diffusion.guidance import GuidanceBatch
@@ -87,7 +87,7 @@ def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: boo
     peaks = []
     for stage in stages:
         sizes = (config.method, config.rank, config.tokens, stage, *size_of(model, config))
-        key = (model.geometry, model.dtype, sizes, recompute, on_gpu)
+        key = (model.config, model.dtype, sizes, recompute, on_gpu)
         if key not in _PEAKS:
             _PEAKS[key] = _peak_of_step(shadow, learner, config, stage, recompute, on_gpu=on_gpu)
         peaks.append(_PEAKS[key])
@@ -119,7 +119,7 @@ class _Stage:
 def encoding_memory(model: VideoCrafter2, config: TrainConfig) -> int:
     """Bytes at the peak of encoding photos, besides the weights; as `estimate_memory`."""
     size = size_of(model, config)
-    key = (model.geometry, model.dtype, model.device.type, size)
+    key = (model.config, model.dtype, model.device.type, size)
     if key not in _PEAKS:
         shadow = replace(model, vae=without_content(model.vae))
         with ExitStack() as stack:
@@ -142,7 +142,7 @@ def sample_memory(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceB
     """
     together = guidance is not GuidanceBatch.ONE_BY_ONE
     sizes = (config.method, config.rank, model.defaults, *size_of(model, config), together)
-    key = (model.geometry, model.dtype, model.device.type, sizes)
+    key = (model.config, model.dtype, model.device.type, sizes)
     if key not in _PEAKS:
         _PEAKS[key] = _sample_peak(model, config, guidance)
     return _PEAKS[key]
@@ -192,7 +192,7 @@ def _step(model: VideoCrafter2, config: TrainConfig, stage: _Stage) -> None:
         noise = torch.empty(model.latent_shape(width, height, stage.frames, videos))
         ids = torch.zeros(stage.subjects, PROMPT_LENGTH, dtype=torch.long)
         timesteps, fps = torch.zeros(videos, dtype=torch.long), torch.zeros(videos, dtype=torch.long)
-        fixed = torch.empty(stage.priors, PROMPT_LENGTH, model.geometry.text.width, dtype=model.dtype)
+        fixed = torch.empty(stage.priors, PROMPT_LENGTH, model.config.text.hidden_size, dtype=model.dtype)
     text = torch.cat([encode_ids(model.text_encoder, ids).to(model.dtype), fixed])
     predicted = model.unet(noise.to(model.dtype), timesteps, text, timestep_cond=fps).sample
     (predicted.float() - noise).square().mean().backward()

@@ -61,14 +61,14 @@ def make_vae(base: VideoCrafter2, dtype: torch.dtype | None) -> comfy.sd.VAE:
     """
     stand_in = HostAutoencoder(**STAND_IN).state_dict()
     vae = comfy.sd.VAE(sd=stand_in, config={"params": STAND_IN}, dtype=dtype)
-    network = FrameByFrame(base.vae, base.geometry.pixels_per_latent).to(vae.vae_dtype).eval()
+    network = FrameByFrame(base.vae, base.config.pixels_per_latent).to(vae.vae_dtype).eval()
     use_host_layers(network, host.layers_for(vae.vae_dtype, None))
     vae.first_stage_model = network
     vae.patcher = ModelPatcher(network, load_device=vae.device, offload_device=memory.vae_offload_device())
     vae.size = None
 
-    unit = base.geometry.pixels_per_latent
-    vae.latent_dim, vae.latent_channels = 3, base.geometry.vae.latent_channels
+    unit = base.config.pixels_per_latent
+    vae.latent_dim, vae.latent_channels = 3, base.config.vae.latent_channels
     vae.upscale_ratio = vae.downscale_ratio = (lambda frames: frames, unit, unit)
     vae.upscale_index_formula = vae.downscale_index_formula = (1, unit, unit)
     vae.memory_used_decode = lambda shape, kind: DECODE_BYTES * _at_once(shape, 1) * memory.dtype_size(kind)

@@ -150,7 +150,7 @@ def make_model(base: VideoCrafter2) -> ModelPatcher:
     # the host's nodes for its own UNet (FreeU and others) read the last one; what they patch is refused in forward
     channels = unet.config.block_out_channels[0]
     config = VideoCrafter2Config({**VideoCrafter2Config.unet_config, "model_channels": channels})
-    config.latent_format.spacial_downscale_ratio = base.geometry.pixels_per_latent
+    config.latent_format.spacial_downscale_ratio = base.config.pixels_per_latent
     config.set_inference_dtype(dtype, compute)
     # text encoder and VAE live in the host's CLIP and VAE; here only their sizes are of use
     facts = replace(base, text_encoder=cast(Any, None), vae=cast(Any, None))

@@ -13,7 +13,7 @@ import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from comfy.supported_models_base import ClipTarget
 
-from ...customcrafter_core.base_model.geometry import PROMPT_LENGTH, TextGeometry
+from ...customcrafter_core.base_model.config import PROMPT_LENGTH, TextConfig
 from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.base_model.networks import text_tower
 from ...customcrafter_core.base_model.text import PAD_ID, PromptTokenizer, clip_tokenizer
@@ -71,15 +71,13 @@ class HostTokenizer(SDTokenizer):
 class OpenClipTower(SDClipModel):
     """OpenCLIP's text tower of any size; its last layer here is VideoCrafter2's penultimate one."""
 
-    def __init__(
-        self, geometry: TextGeometry, device: Any = "cpu", dtype: Any = None, model_options: Any = None
-    ) -> None:
+    def __init__(self, config: TextConfig, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
         words = clip_tokenizer()
         config = {
-            "num_hidden_layers": geometry.layers,
-            "hidden_size": geometry.width,
-            "num_attention_heads": geometry.heads,
-            "intermediate_size": geometry.mlp_width,
+            "num_hidden_layers": config.num_hidden_layers,
+            "hidden_size": config.hidden_size,
+            "num_attention_heads": config.num_attention_heads,
+            "intermediate_size": config.intermediate_size,
             "hidden_act": "gelu",
             "max_position_embeddings": PROMPT_LENGTH,
             "eos_token_id": words.eos_token_id,
@@ -122,14 +120,14 @@ def make_clip(base: VideoCrafter2, dtype: torch.dtype | None) -> comfy.sd.CLIP:
         base: its text encoder in float32.
         dtype: the weights are held in; by default what the host prefers.
     """
-    geometry = base.geometry.text
+    config = base.config.text
     target = ClipTarget(
-        partial(SD1Tokenizer, clip_name=NAME, tokenizer=partial(HostTokenizer, width=geometry.width)),
-        partial(TextTower, clip_name=NAME, clip_model=partial(OpenClipTower, geometry)),
+        partial(SD1Tokenizer, clip_name=NAME, tokenizer=partial(HostTokenizer, width=config.hidden_size)),
+        partial(TextTower, clip_name=NAME, clip_model=partial(OpenClipTower, config)),
     )
     prefix = f"clip_{NAME}.transformer."
     state = {f"{prefix}text_model.{name}": value for name, value in text_tower(base.text_encoder).state_dict().items()}
-    state[f"{prefix}text_projection.weight"] = torch.eye(geometry.width)  # pooled text, which this model never uses
+    state[f"{prefix}text_projection.weight"] = torch.eye(config.hidden_size)  # pooled text, which this model never uses
     options = {} if dtype is None else {"dtype": dtype}
     return host.make_clip(target, state, folder_paths.get_folder_paths("embeddings"), options)
 

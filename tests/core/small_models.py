@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from customcrafter_core.base_model.geometry import (
+from customcrafter_core.base_model.config import (
     Defaults,
-    Geometry,
-    TextGeometry,
-    UNetGeometry,
-    VAEGeometry,
+    ModelConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
     config_metadata,
 )
 from customcrafter_core.base_model.loading import load_videocrafter2
@@ -21,20 +21,22 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from tests.core import vectors
 
 
-def geometry_of(description: dict[str, Any]) -> Geometry:
+def config_of(description: dict[str, Any]) -> ModelConfig:
     """The sizes of the reference models, from the configs of the original's classes."""
     unet, text, vae = (description[part]["config"] for part in ("unet", "text", "vae"))
-    return Geometry(
-        UNetGeometry(
-            channels=tuple(unet["model_channels"] * factor for factor in unet["channel_mult"]),
-            blocks_per_level=unet["num_res_blocks"],
+    return ModelConfig(
+        UNetConfig(
+            block_out_channels=tuple(unet["model_channels"] * factor for factor in unet["channel_mult"]),
+            layers_per_block=unet["num_res_blocks"],
             attends=tuple(2**level in unet["attention_resolutions"] for level in range(len(unet["channel_mult"]))),
-            context_dim=unet["context_dim"],
-            head_dim=unet["num_head_channels"],
-            norm_groups=32,
+            cross_attention_dim=unet["context_dim"],
+            attention_head_dim=unet["num_head_channels"],
+            norm_num_groups=32,
         ),
-        TextGeometry(text["width"], 4 * text["width"], layers=text["layers"] - 1, heads=text["heads"]),
-        VAEGeometry(tuple(vae["ch"] * factor for factor in vae["ch_mult"]), vae["num_res_blocks"], norm_groups=32),
+        TextConfig(
+            text["width"], 4 * text["width"], num_hidden_layers=text["layers"] - 1, num_attention_heads=text["heads"]
+        ),
+        VAEConfig(tuple(vae["ch"] * factor for factor in vae["ch_mult"]), vae["num_res_blocks"], norm_num_groups=32),
     )
 
 
@@ -49,7 +51,7 @@ def state_dict(description: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def write_reference_checkpoint(path: Path, description: dict[str, Any]) -> Path:
     """The reference models as one checkpoint file."""
-    metadata = config_metadata(geometry_of(description), Defaults(width=64, height=48, frames=4, fps=8))
+    metadata = config_metadata(config_of(description), Defaults(width=64, height=48, frames=4, fps=8))
     save_file(state_dict(description), path, metadata=metadata)
     return path
 

@@ -33,7 +33,7 @@ def random_subject(
     """A subject of this base model."""
     return Subject(
         random_factors(model, seed=seed, rank=rank, every=every),
-        torch.randn(vectors, model.geometry.text.width, generator=torch.Generator().manual_seed(seed + 1)) * 0.1,
+        torch.randn(vectors, model.config.text.hidden_size, generator=torch.Generator().manual_seed(seed + 1)) * 0.1,
         placeholder=placeholder,
         class_word="teddy bear",
         base=model.fingerprint,

@@ -96,7 +96,7 @@ def test_a_stand_in_for_the_original_leaves_nothing_behind(tmp_path: Path) -> No
 
     setup = Setup(torch.device("cpu"), "quick", 1)
     before, path = set(sys.modules), list(sys.path)
-    with pytest.raises(ModuleNotFoundError), original(tmp_path, random_unet(setup), setup.geometry):
+    with pytest.raises(ModuleNotFoundError), original(tmp_path, random_unet(setup), setup.config):
         pass
     assert isinstance(sys, types.ModuleType) and sys.path == path
     assert ("lvdm" not in sys.modules and "cv2" in before) or "cv2" not in sys.modules

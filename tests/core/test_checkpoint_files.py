@@ -19,9 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from customcrafter_core.base_model import loading
-from customcrafter_core.base_model.conversion import SCHEDULE_BUFFERS
-from customcrafter_core.base_model.fingerprint import fingerprint
-from customcrafter_core.base_model.geometry import (
+from customcrafter_core.base_model.config import (
     CONFIG_KEY,
     FORMER_KEY,
     FORMER_METADATA,
@@ -32,6 +30,8 @@ from customcrafter_core.base_model.geometry import (
     config_metadata,
     read_config,
 )
+from customcrafter_core.base_model.conversion import SCHEDULE_BUFFERS
+from customcrafter_core.base_model.fingerprint import fingerprint
 from customcrafter_core.base_model.loading import load_videocrafter2, plan
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer
@@ -63,7 +63,7 @@ def expected(weights: State) -> VideoCrafter2:
         networks.unet,
         networks.text_encoder,
         networks.vae,
-        tiny_models.GEOMETRY,
+        tiny_models.CONFIG,
         tiny_models.DEFAULTS,
         None,
         fingerprint(networks.unet),
@@ -78,7 +78,7 @@ def state(weights: State) -> State:
 
 def load(path: Path, **options: Any) -> VideoCrafter2:
     """Load with the sizes, which a torch checkpoint cannot state."""
-    return load_videocrafter2(path, geometry=tiny_models.GEOMETRY, **options)
+    return load_videocrafter2(path, config=tiny_models.CONFIG, **options)
 
 
 def refusal(action: Callable[[], Any]) -> InputError:
@@ -101,7 +101,7 @@ def assert_same(model: VideoCrafter2, expected: VideoCrafter2, dtype: torch.dtyp
             assert torch.equal(values[name], value.detach().to(dtype)), name
         for name, value in theirs.named_buffers():
             assert torch.equal(dict(ours.named_buffers())[name], value), name
-    assert model.geometry == expected.geometry
+    assert model.config == expected.config
 
 
 # formats
@@ -217,7 +217,7 @@ def test_write_and_read_back(tmp_path: Path, expected: VideoCrafter2) -> None:
     path = tmp_path / "new" / "model.safetensors"
     networks = tiny_models.networks()
     for dtype in (torch.float32, torch.float16):  # the second replaces the first
-        write_checkpoint(path, networks, tiny_models.GEOMETRY, defaults=tiny_models.DEFAULTS, dtype=dtype)
+        write_checkpoint(path, networks, tiny_models.CONFIG, defaults=tiny_models.DEFAULTS, dtype=dtype)
         model = load_videocrafter2(path, dtype=dtype)
         assert_same(model, expected, dtype)
         assert model.defaults == tiny_models.DEFAULTS
@@ -540,7 +540,7 @@ def networks_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan_of(state: State) -> Any:
     """Match names and shapes as loading does, without a file."""
-    return plan(SimpleNamespace(tensors=state, metadata={}), tiny_models.GEOMETRY)  # type: ignore[arg-type]
+    return plan(SimpleNamespace(tensors=state, metadata={}), tiny_models.CONFIG)  # type: ignore[arg-type]
 
 
 def sample_names(state: State) -> list[str]:
@@ -637,8 +637,8 @@ def test_quantised_weight_is_named(tmp_path: Path, state: State) -> None:
 
 
 def told(**changes: Any) -> str:
-    """The tiny model's sizes as metadata, some of them changed: ``unet_channels=[4]``, or left out by None."""
-    content = json.loads(config_metadata(tiny_models.GEOMETRY, tiny_models.DEFAULTS)[CONFIG_KEY])
+    """The tiny model's sizes as metadata, some of them changed: ``unet_block_out_channels=[4]``, or left out by None."""
+    content = json.loads(config_metadata(tiny_models.CONFIG, tiny_models.DEFAULTS)[CONFIG_KEY])
     for name, value in changes.items():
         part, _, size = name.partition("_")
         content[part][size] = value
@@ -648,8 +648,8 @@ def told(**changes: Any) -> str:
 
 
 def test_sizes_are_written_and_read() -> None:
-    for geometry, defaults in ((VIDEOCRAFTER2, Defaults()), (tiny_models.GEOMETRY, tiny_models.DEFAULTS)):
-        assert read_config(config_metadata(geometry, defaults)) == (geometry, defaults)
+    for config, defaults in ((VIDEOCRAFTER2, Defaults()), (tiny_models.CONFIG, tiny_models.DEFAULTS)):
+        assert read_config(config_metadata(config, defaults)) == (config, defaults)
     assert read_config({"format": "pt"}) == (VIDEOCRAFTER2, Defaults())
 
 
@@ -657,11 +657,11 @@ def test_sizes_are_written_and_read() -> None:
     "stored",
     [
         "", "garbage", "[]", "[1, 2]", '"unet"', "null", "7", "{", "{}", "[" * 100_000, '{"unet": {}}',
-        '{"unet": 1, "text": 2, "vae": 3, "video": 4}', told(unet_more=1), told(text_heads=None), told(video_cfg=None),
-        *(told(unet_head_dim=bad) for bad in ("4", 0, -4, 4.0, True, [4], 10**20, {"a": 1})),
-        told(video_cfg=float("nan")), told(video_cfg="12"), told(video_fps=7.5), told(text_layers=60_000),
-        told(unet_channels=4), told(unet_channels=[]), told(unet_channels=[4, "8"]), told(unet_attends=[1, 0]),
-        told(unet_channels=[4] * 1000),
+        '{"unet": 1, "text": 2, "vae": 3, "video": 4}', told(unet_more=1), told(text_num_attention_heads=None), told(video_cfg=None),
+        *(told(unet_attention_head_dim=bad) for bad in ("4", 0, -4, 4.0, True, [4], 10**20, {"a": 1})),
+        told(video_cfg=float("nan")), told(video_cfg="12"), told(video_fps=7.5), told(text_num_hidden_layers=60_000),
+        told(unet_block_out_channels=4), told(unet_block_out_channels=[]), told(unet_block_out_channels=[4, "8"]), told(unet_attends=[1, 0]),
+        told(unet_block_out_channels=[4] * 1000),
     ],
 )  # fmt: skip
 def test_metadata_that_is_garbage(tmp_path: Path, state: State, stored: str) -> None:
@@ -673,13 +673,13 @@ def test_metadata_that_is_garbage(tmp_path: Path, state: State, stored: str) -> 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"unet_head_dim": 3}, "UNet channels that heads divide"),
-        ({"unet_norm_groups": 3}, "UNet channels that groups divide"),
-        ({"vae_norm_groups": 3}, "autoencoder channels that groups divide"),
-        ({"text_heads": 3}, "a text width that heads divide"),
-        ({"text_heads": 16}, "a text width that heads divide"),
+        ({"unet_attention_head_dim": 3}, "UNet channels that heads divide"),
+        ({"unet_norm_num_groups": 3}, "UNet channels that groups divide"),
+        ({"vae_norm_num_groups": 3}, "autoencoder channels that groups divide"),
+        ({"text_num_attention_heads": 3}, "a text width that heads divide"),
+        ({"text_num_attention_heads": 16}, "a text width that heads divide"),
         ({"unet_attends": [True]}, "one attends for each level"),
-        ({"unet_context_dim": 16}, "text as wide as the UNet takes it"),
+        ({"unet_cross_attention_dim": 16}, "text as wide as the UNet takes it"),
         ({"vae_latent_channels": 8}, "as many latent channels as the UNet takes"),
     ],
 )
@@ -690,7 +690,7 @@ def test_sizes_that_do_not_fit_each_other(changes: dict[str, Any], found: str) -
 
 def test_sizes_that_are_not_the_files(tmp_path: Path, state: State) -> None:
     """Without metadata a file is VideoCrafter2; metadata of another model do not make a file fit."""
-    for metadata in ({}, {CONFIG_KEY: told(unet_channels=[8, 8])}):
+    for metadata in ({}, {CONFIG_KEY: told(unet_block_out_channels=[8, 8])}):
         save_file(state, tmp_path / "m.safetensors", metadata=metadata)
         error = refusal(lambda: load_videocrafter2(tmp_path / "m.safetensors"))
         assert "of another shape" in error.found and len(error.found) < 20_000
@@ -707,7 +707,7 @@ def test_the_demo_model_of_version_0_1_0(tmp_path: Path) -> None:
         tensors = {name: file.read(name) for name in file.tensors}
     save_file(tensors, tmp_path / "old.safetensors", metadata={FORMER_KEY: FORMER_METADATA})
     new, old = load_videocrafter2(demo_checkpoint()), load_videocrafter2(tmp_path / "old.safetensors")
-    assert (old.geometry, old.defaults, old.fingerprint) == (new.geometry, new.defaults, new.fingerprint)
+    assert (old.config, old.defaults, old.fingerprint) == (new.config, new.defaults, new.fingerprint)
     changed = FORMER_METADATA.replace('"unet_head_dim": 8', '"unet_head_dim": 16')
     assert "0.1.0" in refusal(lambda: read_config({FORMER_KEY: changed})).found
 

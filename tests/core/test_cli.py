@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from customcrafter_core.base_model import geometry
+from customcrafter_core.base_model import config
 from customcrafter_core.cli import demo
 from customcrafter_core.cli.main import main
 from customcrafter_core.cli.options import device_of
@@ -327,7 +327,7 @@ def test_inspect_names_a_missing_weight(files: Files, tmp_path: Path, capsys: py
 @pytest.fixture
 def ckpt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A torch checkpoint with extras; a tiny one, for which VideoCrafter2 is taken to be as small."""
-    monkeypatch.setattr(geometry, "VIDEOCRAFTER2", tiny_models.GEOMETRY)
+    monkeypatch.setattr(config, "VIDEOCRAFTER2", tiny_models.CONFIG)
     state = tiny_models.state_dict()
     state["betas"] = torch.linspace(0, 1, 1000, dtype=torch.float64)
     path = tmp_path / "model.ckpt"
@@ -357,7 +357,7 @@ def test_convert_refuses_to_write_half_a_file(files: Files, tmp_path: Path, caps
     assert not list(target.parent.iterdir())
 
 
-def test_convert_keeps_the_geometry_that_a_file_tells(files: Files, tmp_path: Path) -> None:
+def test_convert_keeps_the_sizes_that_a_file_tells(files: Files, tmp_path: Path) -> None:
     target = tmp_path / "half.safetensors"
     assert main(["convert", files.base, str(target), "--dtype", "float16"]) == 0
     with open_tensor_file(files.base) as old, open_tensor_file(target) as new:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from customcrafter_core.base_model.geometry import Defaults, config_metadata
+from customcrafter_core.base_model.config import Defaults, config_metadata
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.main import main
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with base model, photos and settings."""
     state = tiny_models.state_dict()
     defaults = Defaults(width=32, height=32, frames=2, fps=8, cfg=2.0)
-    save_file(state, tmp_path / "base.safetensors", metadata=config_metadata(tiny_models.GEOMETRY, defaults))
+    save_file(state, tmp_path / "base.safetensors", metadata=config_metadata(tiny_models.CONFIG, defaults))
     (tmp_path / "cup").mkdir()
     for i in range(2):
         pixels = np.random.default_rng(i).integers(0, 255, (40, 50, 3), np.uint8)

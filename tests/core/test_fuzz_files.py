@@ -204,7 +204,7 @@ def read_everything(path: Path) -> None:
 
 def plan_checkpoint(path: Path) -> None:
     with open_tensor_file(path) as file:
-        plan(file, tiny_models.GEOMETRY)
+        plan(file, tiny_models.CONFIG)
 
 
 @pytest.mark.parametrize("region", [8, 200, 1500, 10_000], ids=["length", "metadata", "header", "all"])

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from customcrafter_core.base_model.geometry import (
+from customcrafter_core.base_model.config import (
     Defaults,
-    Geometry,
-    TextGeometry,
-    UNetGeometry,
-    VAEGeometry,
+    ModelConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
     config_metadata,
 )
 from customcrafter_core.base_model.networks import build_networks
@@ -35,24 +35,24 @@ pytestmark = pytest.mark.skipif(
 
 MB = 2**20
 MAPPED_AT_ONCE = 64 * MB
-GEOMETRY = Geometry(
-    UNetGeometry(
+CONFIG = ModelConfig(
+    UNetConfig(
         (64, 128, 256, 256),
-        blocks_per_level=2,
+        layers_per_block=2,
         attends=(True, True, True, False),
-        context_dim=256,
-        head_dim=32,
-        norm_groups=32,
+        cross_attention_dim=256,
+        attention_head_dim=32,
+        norm_num_groups=32,
     ),
-    TextGeometry(width=256, mlp_width=1024, layers=4, heads=4),
-    VAEGeometry((32, 64, 64), blocks_per_level=1, norm_groups=32),
+    TextConfig(hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4),
+    VAEConfig((32, 64, 64), layers_per_block=1, norm_num_groups=32),
 )
 
 CASES = [(kind, dtype) for kind in ("safetensors", "ckpt") for dtype in ("float32", "float16")]
 MEASURE = """
 import json, os, sys, torch
 torch.set_num_threads(1)
-from customcrafter_core.base_model.geometry import read_config
+from customcrafter_core.base_model.config import read_config
 from customcrafter_core.base_model.loading import load_videocrafter2
 
 def memory(field):
@@ -69,7 +69,7 @@ for path, dtype in cases:
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from here
     before = memory("VmRSS")
     assert memory("VmHWM") < before + 2**22, "the peak was not reset"
-    model = load_videocrafter2(path, dtype=getattr(torch, dtype), geometry=read_config(metadata)[0])
+    model = load_videocrafter2(path, dtype=getattr(torch, dtype), config=read_config(metadata)[0])
     parts = (model.unet, model.text_encoder, model.vae)
     weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     print(json.dumps([memory("VmHWM") - before, weights]), flush=True)
@@ -81,7 +81,7 @@ for path, dtype in cases:
 def state() -> dict[str, torch.Tensor]:
     """Random weights under VideoCrafter2's names, with a schedule buffer and the unused last block as in the original."""
     with torch.device("meta"):
-        shapes = original_state_dict(build_networks(GEOMETRY), GEOMETRY)
+        shapes = original_state_dict(build_networks(CONFIG), CONFIG)
     state = {name: torch.empty(value.shape).uniform_(-0.1, 0.1) for name, value in shapes.items()}
     assert 250 * MB < sum(value.nbytes for value in state.values()) < 350 * MB
     return state
@@ -94,7 +94,7 @@ def measured(
     """Peak and weights in bytes of each case; each in a process that has done nothing but the imports."""
     folder = tmp_path_factory.mktemp("large")
     tiny = tiny_models.write(folder / "tiny.safetensors", tiny_models.state_dict())
-    metadata = config_metadata(GEOMETRY, Defaults())
+    metadata = config_metadata(CONFIG, Defaults())
     save_file(state, folder / "model.safetensors", metadata=metadata)
     optimizer = {"state": {0: {"exp_avg": torch.zeros(40 * MB // 4)}}}  # not to be read at all
     torch.save({"optimizer_states": [optimizer], "state_dict": state}, folder / "model.ckpt")

@@ -69,7 +69,7 @@ def authors(prefix: str) -> Callable[[Factors, VideoCrafter2], Tensors]:
     """VideoCrafter2's module names, as the authors' code writes them."""
 
     def write(factors: Factors, model: VideoCrafter2) -> Tensors:
-        backwards = reverse(unet_table(model.geometry.unet))
+        backwards = reverse(unet_table(model.config.unet))
         originals = {f"{prefix}{rename(name, backwards)}": pair for name, pair in factors.items()}
         return names("{} .lora_down.weight|.lora_up.weight")(originals, model)
 

@@ -120,7 +120,7 @@ def test_what_is_plenty_is_not_counted(
 ) -> None:
     """And would have fitted: a bound that costs nothing must not hide what the count would say."""
     b, _, t, h, w = long_video
-    plenty = PLENTY * 2 * b * t * h * w * model.geometry.unet.channels[0] * model.dtype.itemsize
+    plenty = PLENTY * 2 * b * t * h * w * model.config.unet.block_out_channels[0] * model.dtype.itemsize
     assert needed(model, long_video, GuidanceBatch.TOGETHER) < plenty
     monkeypatch.setattr("customcrafter_core.memory.sampling.prediction_memory", None)
     assert choose_guidance(model, long_video, [], cfg=12.0, free=plenty) is GuidanceBatch.AUTO

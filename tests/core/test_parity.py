@@ -1,6 +1,6 @@
 """Numbers of the original VideoCrafter2 modules and of the paper's Algorithm 1, float32, one thread.
 
-``CUSTOMCRAFTER_VECTORS`` names another folder of vectors of any salt and geometry.
+``CUSTOMCRAFTER_VECTORS`` names another folder of vectors of any salt and sizes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from customcrafter_core.base_model import video_layers
+from customcrafter_core.base_model.config import VIDEOCRAFTER2
 from customcrafter_core.base_model.conversion import match
-from customcrafter_core.base_model.geometry import VIDEOCRAFTER2
 from customcrafter_core.base_model.key_tables import unet_table
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.base_model.networks import build_networks
@@ -108,9 +108,9 @@ def test_algorithm1(model: VideoCrafter2, reference: Reference, tmp_path: Path, 
     path = tmp_path / "authors.safetensors"
     save_file(vectors.weights(algorithm["lora_keys"], description["recipe"]["salt"]), path)
     with open_tensor_file(path) as file:
-        factors = read_factors(file, lora_targets(model.unet), unet_table(model.geometry.unet))
+        factors = read_factors(file, lora_targets(model.unet), unet_table(model.config.unet))
     assert len(factors) * 2 == len(algorithm["lora_keys"])
-    subject = Subject(factors, torch.zeros(1, model.geometry.text.width))
+    subject = Subject(factors, torch.zeros(1, model.config.text.hidden_size))
 
     noise = iter(t["algorithm1.noise"].split(1))
     timesteps = model.schedule.ddim_timesteps(algorithm["steps"])

@@ -103,7 +103,7 @@ def test_one_of_two_subjects_at_zero_is_absent(
 
 
 def test_a_step_at_zero_between_others_is_the_base_models(model: VideoCrafter2, subject: Subject) -> None:
-    latent, text = torch.randn(1, 4, 2, 4, 4), torch.randn(1, 77, model.geometry.text.width)
+    latent, text = torch.randn(1, 4, 2, 4, 4), torch.randn(1, 77, model.config.text.hidden_size)
     fps = torch.tensor([8])
 
     def predict() -> torch.Tensor:
@@ -429,13 +429,13 @@ def test_base_model_is_unchanged_after_factors_that_do_not_fit(
         model.unet(
             torch.zeros(1, 4, 2, 4, 4),
             1,
-            torch.zeros(1, 77, model.geometry.text.width),
+            torch.zeros(1, 77, model.config.text.hidden_size),
             timestep_cond=torch.tensor([8]),
         )
 
 
 def test_gradient_flags_of_a_trainable_network_are_given_back(model: VideoCrafter2, subject: Subject) -> None:
-    unet = build_unet(model.geometry.unet)
+    unet = build_unet(model.config.unet)
     assert all(parameter.requires_grad for parameter in unet.parameters())
     with attached(unet, [subject]):
         pass

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from customcrafter_core.base_model.geometry import VIDEOCRAFTER2
+from customcrafter_core.base_model.config import VIDEOCRAFTER2
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import clip_tokenizer
@@ -73,7 +73,7 @@ def test_everything_learned_moves_and_nothing_else(model: VideoCrafter2) -> None
 
 
 def test_only_the_learned_parameters_get_gradients(model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen from inside a step: 2 x 96 factors (of this geometry's targets) and one token row."""
+    """Seen from inside a step: 2 x 96 factors (of this model's targets) and one token row."""
     trained: list[int] = []
     step = torch.optim.AdamW.step
 
@@ -546,5 +546,5 @@ def test_settings_as_plain_values_and_back() -> None:
 def test_the_demos_preset_is_not_for_videocrafter2(model: VideoCrafter2) -> None:
     with pytest.raises(InputError, match="demo, whose learning rate is 100 times the paper's"):
         check_preset("demo", VIDEOCRAFTER2.unet)
-    check_preset("demo", model.geometry.unet)
+    check_preset("demo", model.config.unet)
     check_preset("paper", VIDEOCRAFTER2.unet)

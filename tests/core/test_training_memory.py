@@ -53,7 +53,7 @@ def factors(model: VideoCrafter2, rank: int = 2) -> dict[str, LoRAFactors]:
 def backward(model: VideoCrafter2, learned: dict[str, LoRAFactors]) -> list[torch.Tensor]:
     """Gradients of one step, text embeddings included."""
     generator = torch.Generator().manual_seed(2)
-    text = torch.randn(2, 77, model.geometry.unet.context_dim, generator=generator).requires_grad_()
+    text = torch.randn(2, 77, model.config.unet.cross_attention_dim, generator=generator).requires_grad_()
     x = torch.randn(*model.latent_shape(64, 48, 3, 2), generator=generator)
     predicted = model.unet(x, torch.tensor([3, 700]), text, timestep_cond=torch.tensor([8, 8])).sample
     predicted.pow(2).mean().backward()
@@ -112,7 +112,7 @@ def test_the_network_is_what_it_was_afterwards(model: VideoCrafter2, error: type
 
 
 def test_without_gradients_a_layer_just_runs(model: VideoCrafter2) -> None:
-    x, text = torch.zeros(1, 4, 2, 6, 8), torch.zeros(1, 77, model.geometry.unet.context_dim)
+    x, text = torch.zeros(1, 4, 2, 6, 8), torch.zeros(1, 77, model.config.unet.cross_attention_dim)
     with torch.no_grad():
         plain = model.unet(x, 5, text, timestep_cond=torch.tensor([8])).sample
         with recomputed(model.unet):

@@ -87,7 +87,7 @@ def test_dreamvideo_learns_the_token_first_and_then_the_adapter(model: VideoCraf
 
 def test_several_vectors_for_one_token(model: VideoCrafter2) -> None:
     subject = learn(model, "textual_inversion", tokens=3)
-    assert subject.embedding.shape == (3, model.geometry.text.width)
+    assert subject.embedding.shape == (3, model.config.text.hidden_size)
     assert generate(model, VIDEO, [AppliedSubject(subject)]).latent.isfinite().all()
 
 

@@ -25,57 +25,57 @@ Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
-class UNetGeometry:
+class UNetConfig:
     """Sizes of the denoising network, as `UNet3DConditionModel` of diffusers names them."""
 
-    channels: tuple[int, ...]
+    block_out_channels: tuple[int, ...]
     """Of each level, the finest first."""
-    blocks_per_level: int
+    layers_per_block: int
     attends: tuple[bool, ...]
     """Which levels have spatial and temporal attention."""
-    context_dim: int
+    cross_attention_dim: int
     """Width of the text."""
-    head_dim: int
+    attention_head_dim: int
     """Channels of one attention head."""
-    norm_groups: int
+    norm_num_groups: int
     in_channels: int = 4
     """Of the latent that comes in, and of the noise that comes out."""
 
 
 @dataclass(frozen=True)
-class TextGeometry:
+class TextConfig:
     """Sizes of the text encoder, as `CLIPTextConfig` of transformers names them."""
 
-    width: int
-    mlp_width: int
-    layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
     """Those that are used: one less than in VideoCrafter2's file."""
-    heads: int
+    num_attention_heads: int
 
 
 @dataclass(frozen=True)
-class VAEGeometry:
+class VAEConfig:
     """Sizes of the image autoencoder, as `AutoencoderKL` of diffusers names them."""
 
-    channels: tuple[int, ...]
+    block_out_channels: tuple[int, ...]
     """Of each level, the finest first; one side shrinks by ``2 ** (levels - 1)``."""
-    blocks_per_level: int
-    norm_groups: int
+    layers_per_block: int
+    norm_num_groups: int
     latent_channels: int = 4
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ModelConfig:
     """Sizes of all three networks."""
 
-    unet: UNetGeometry
-    text: TextGeometry
-    vae: VAEGeometry
+    unet: UNetConfig
+    text: TextConfig
+    vae: VAEConfig
 
     @property
     def pixels_per_latent(self) -> int:
         """Side of the square of pixels behind one latent position."""
-        return 2 ** (len(self.vae.channels) - 1)
+        return 2 ** (len(self.vae.block_out_channels) - 1)
 
 
 @dataclass(frozen=True)
@@ -92,24 +92,31 @@ class Defaults:
     cfg: float = 12.0
 
 
-VIDEOCRAFTER2 = Geometry(
-    UNetGeometry(
-        channels=(320, 640, 1280, 1280),
-        blocks_per_level=2,
+VIDEOCRAFTER2 = ModelConfig(
+    UNetConfig(
+        block_out_channels=(320, 640, 1280, 1280),
+        layers_per_block=2,
         attends=(True, True, True, False),
-        context_dim=1024,
-        head_dim=64,
-        norm_groups=32,
+        cross_attention_dim=1024,
+        attention_head_dim=64,
+        norm_num_groups=32,
     ),
-    TextGeometry(width=1024, mlp_width=4096, layers=23, heads=16),
-    VAEGeometry(channels=(128, 256, 512, 512), blocks_per_level=2, norm_groups=32),
+    TextConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16),
+    VAEConfig(block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32),
 )
 """Source: ``inference_t2v_512_v2.0.yaml`` of VideoCrafter's repository, and OpenCLIP's ViT-H-14."""
 
-FORMER_DEMO = Geometry(
-    UNetGeometry((32, 64), blocks_per_level=1, attends=(True, True), context_dim=64, head_dim=8, norm_groups=4),
-    TextGeometry(width=64, mlp_width=256, layers=2, heads=4),
-    VAEGeometry((32, 64, 64), blocks_per_level=1, norm_groups=8),
+FORMER_DEMO = ModelConfig(
+    UNetConfig(
+        (32, 64),
+        layers_per_block=1,
+        attends=(True, True),
+        cross_attention_dim=64,
+        attention_head_dim=8,
+        norm_num_groups=4,
+    ),
+    TextConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4),
+    VAEConfig((32, 64, 64), layers_per_block=1, norm_num_groups=8),
 )
 FORMER_DEFAULTS = Defaults(width=32, height=32, frames=8, fps=8, cfg=3.5)
 FORMER_METADATA = (
@@ -119,12 +126,12 @@ FORMER_METADATA = (
 """What the demo model of version 0.1.0 says of itself; the rest of its sizes was read from shapes."""
 
 
-def config_metadata(config: Geometry, defaults: Defaults) -> dict[str, str]:
+def config_metadata(config: ModelConfig, defaults: Defaults) -> dict[str, str]:
     """Metadata of a checkpoint file, which `read_config` reads back."""
     return {CONFIG_KEY: json.dumps({**asdict(config), "video": asdict(defaults)}, sort_keys=True)}
 
 
-def read_config(metadata: Mapping[str, str]) -> tuple[Geometry, Defaults]:
+def read_config(metadata: Mapping[str, str]) -> tuple[ModelConfig, Defaults]:
     """What a file's metadata say of its model; without any it is VideoCrafter2.
 
     Raises:
@@ -143,13 +150,13 @@ def read_config(metadata: Mapping[str, str]) -> tuple[Geometry, Defaults]:
     )
 
 
-def _parse(text: str) -> tuple[Geometry, Defaults]:
+def _parse(text: str) -> tuple[ModelConfig, Defaults]:
     try:
         stored = json.loads(text)
         if stored.keys() != {"unet", "text", "vae", "video"}:
             raise ValueError(f"{sorted(stored)}")
         unet, words, vae = (_part(stored[name], getattr(VIDEOCRAFTER2, name)) for name in ("unet", "text", "vae"))
-        config, defaults = Geometry(unet, words, vae), _part(stored["video"], Defaults())
+        config, defaults = ModelConfig(unet, words, vae), _part(stored["video"], Defaults())
         problems = _problems(config)
         if problems:
             raise ValueError("; ".join(problems))
@@ -183,19 +190,19 @@ def _is_like(value: Any, example: Any, name: str) -> bool:
     if isinstance(example, bool):
         return isinstance(value, bool)
     kinds = (int, float) if isinstance(example, float) else (int,)
-    return type(value) in kinds and 0 < value <= (MAX_LAYERS if "layers" in name or "blocks" in name else MAX_SIZE)
+    return type(value) in kinds and 0 < value <= (MAX_LAYERS if "layers" in name else MAX_SIZE)
 
 
-def _problems(config: Geometry) -> list[str]:
+def _problems(config: ModelConfig) -> list[str]:
     """What of the sizes would build no network, or one that another could not work with."""
     unet, text, vae = config.unet, config.text, config.vae
     checks = {
-        "one attends for each level": len(unet.attends) == len(unet.channels),
-        "UNet channels that heads divide": not any(c % unet.head_dim for c in unet.channels),
-        "UNet channels that groups divide": not any(c % unet.norm_groups for c in unet.channels),
-        "autoencoder channels that groups divide": not any(c % vae.norm_groups for c in vae.channels),
-        "a text width that heads divide": not text.width % text.heads,
-        "text as wide as the UNet takes it": text.width == unet.context_dim,
+        "one attends for each level": len(unet.attends) == len(unet.block_out_channels),
+        "UNet channels that heads divide": not any(c % unet.attention_head_dim for c in unet.block_out_channels),
+        "UNet channels that groups divide": not any(c % unet.norm_num_groups for c in unet.block_out_channels),
+        "autoencoder channels that groups divide": not any(c % vae.norm_num_groups for c in vae.block_out_channels),
+        "a text width that heads divide": not text.hidden_size % text.num_attention_heads,
+        "text as wide as the UNet takes it": text.hidden_size == unet.cross_attention_dim,
         "as many latent channels as the UNet takes": vae.latent_channels == unet.in_channels,
     }
     return [f"not {wanted}" for wanted, holds in checks.items() if not holds]
