@@ -9,12 +9,12 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..customcrafter_core.base_model.config import Defaults
+from ..customcrafter_core.base_model.config import DTYPE_NAMES, Defaults
 from ..customcrafter_core.errors import InputError
 from . import host
 from .files import choices, chosen_file, saved_at
 
-DTYPES = ["default", "float32", "float16", "bfloat16"]
+DTYPE_CHOICES = ["default", *DTYPE_NAMES]
 VIDEO = Defaults()
 PIXELS_PER_LATENT, SMALLEST = 8, 16
 
@@ -41,8 +41,8 @@ class LoadVideoCrafter2(io.ComfyNode):
                 host.advanced(
                     io.Combo.Input(
                         "dtype",
-                        options=DTYPES,
-                        default=DTYPES[0],
+                        options=DTYPE_CHOICES,
+                        default=DTYPE_CHOICES[0],
                         tooltip="How the weights are held. default: what suits the device.",
                     )
                 ),
@@ -62,17 +62,16 @@ class LoadVideoCrafter2(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
         """Load."""
-        from ..customcrafter_core.base_model.loading import DTYPES as KINDS
         from ..customcrafter_core.base_model.loading import load_videocrafter2
         from .native.frames import make_vae
         from .native.model import make_model, preferred_dtype
         from .native.source import note_source
         from .native.text import make_clip
 
-        host.known_choice("dtype", dtype, DTYPES)
+        host.known_choice("dtype", dtype, DTYPE_CHOICES)
         path = chosen_file("checkpoints", checkpoint)
         progress = comfy.utils.ProgressBar(1)
-        kind = KINDS.get(dtype)
+        kind = getattr(torch, dtype, None)
         base = load_videocrafter2(
             path, unet_dtype=lambda parameters: kind or preferred_dtype(parameters), on_tensor=progress.update_absolute
         )

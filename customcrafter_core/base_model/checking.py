@@ -9,7 +9,7 @@ import torch
 
 from ..files.tensor_file import TensorFile
 from .config import Defaults, ModelConfig
-from .conversion import parts_of
+from .conversion import named_parts
 from .loading import counted, plan, read_weights, stored_fingerprint
 
 
@@ -39,7 +39,7 @@ def check_checkpoint(file: TensorFile, on_tensor: Callable[[int, int], None] | N
     """
     networks, config, defaults, sources = plan(file)
     check_numbers(file, on_tensor)
-    counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in parts_of(networks, config)]
+    counts = [sum(p.numel() for p in module.parameters()) for _, module, _ in named_parts(networks, config)]
     return CheckpointFacts(
         config=config,
         defaults=defaults,

@@ -18,6 +18,7 @@ FORMER_KEY = "customcrafter.geometry"  # of version 0.1.0, which wrote its demo 
 VOCAB_SIZE = 49408  # of CLIP's tokenizer; learned tokens follow behind it
 PROMPT_LENGTH = 77  # ids, start and end included
 IMAGE_CHANNELS = 3  # red, green, blue
+DTYPE_NAMES = ("float32", "float16", "bfloat16")  # of torch, that weights can be held in
 MAX_SIZE, MAX_LAYERS = 65535, 100  # a file that says more is damaged
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -94,7 +94,7 @@ def refuse_other_models(shapes: Shapes) -> None:
     )
 
 
-def parts_of(networks: Networks, config: ModelConfig) -> Iterator[tuple[str, nn.Module, Table]]:
+def named_parts(networks: Networks, config: ModelConfig) -> Iterator[tuple[str, nn.Module, Table]]:
     """Each network as (prefix of its names in the checkpoint, module, table)."""
     yield UNET_PREFIX, networks.unet, unet_table(config.unet)
     yield TEXT_PREFIX, text_tower(networks.text_encoder), text_table(config.text)
@@ -117,7 +117,7 @@ def match(shapes: Shapes, networks: Networks, config: ModelConfig) -> dict[str, 
     """
     mismatch, sources = Mismatch(), {}
     left = {name for name in shapes if not _ignored(name, config)}
-    for prefix, module, table in parts_of(networks, config):
+    for prefix, module, table in named_parts(networks, config):
         wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
         for name in [name for name in left if name.startswith(prefix)]:
             for ours, source in _targets(name, prefix, table):
@@ -185,7 +185,7 @@ def assign(
         weights: each tensor of the file that is a source, once, with its name, in the dtype and on the device wanted.
     """
     places = defaultdict(list)
-    for prefix, module, _ in parts_of(networks, config):
+    for prefix, module, _ in named_parts(networks, config):
         for name, old in module.state_dict().items():
             source = sources[prefix + name]
             places[source.name].append((source, tuple(old.shape), module, name))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from diffusers import UNet3DConditionModel
+
+from .config import VIDEOCRAFTER2
 
 SAMPLED = ("conv_in.weight", "time_embedding.linear_1.weight", "conv_out.weight")
 NUMBERS = 8
@@ -44,7 +46,7 @@ def same_base(first: str, second: str) -> bool:
         return False
 
 
-def widths(text: str) -> str:
+def read_widths(text: str) -> str:
     """The network's widths in a fingerprint, such as ``320-640-1280-1280-1024``; empty if it is none."""
     try:
         return str(json.loads(text)["widths"])
@@ -52,13 +54,30 @@ def widths(text: str) -> str:
         return ""
 
 
-def short(text: str) -> str:
+def shorten(text: str) -> str:
     """A fingerprint as a person compares it: widths and the first numbers, rounded to what a change of dtype leaves."""
     try:
         content = json.loads(text)
         return f"{content['widths']} / {' '.join(f'{number:.1f}' for number in content['numbers'][:4])}"
     except (ValueError, KeyError, TypeError):
         return text[:40]
+
+
+def describe_base(fingerprint: str, known: Mapping[str, str]) -> str:
+    """The base model as far as its fingerprint tells, and the fingerprint in short.
+
+    VideoCrafter2 is named by its size: a fine-tune of it has the same, but other numbers.
+
+    Args:
+        fingerprint: empty where none was recorded.
+        known: fingerprint -> name of models that are told from others of their size.
+    """
+    if not fingerprint:
+        return "not recorded"
+    full = joined_widths(VIDEOCRAFTER2.unet.block_out_channels, VIDEOCRAFTER2.unet.cross_attention_dim)
+    by_size = "VideoCrafter2 or one of its size" if read_widths(fingerprint) == full else "another model"
+    name = next((name for one, name in known.items() if same_base(fingerprint, one)), by_size)
+    return f"{name} ({shorten(fingerprint)})"
 
 
 def _close(first: Sequence[float], second: Sequence[float]) -> bool:

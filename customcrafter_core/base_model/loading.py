@@ -17,9 +17,8 @@ from .fingerprint import SAMPLED, fingerprint
 from .model import VideoCrafter2
 from .networks import Networks, build_networks, restore_buffers
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-MAX_MAPPED = 16
-"""This part of a file's pages, one sixteenth, may lie in memory beside the weights that were made of them."""
+PARTS = 16
+"""A file is mapped again after each such part: its pages would pile up beside the weights that are made of them."""
 
 
 def load_videocrafter2(
@@ -35,7 +34,7 @@ def load_videocrafter2(
 
     Args:
         path: VideoCrafter2's ``model.ckpt``, the same names as ``.safetensors``, or the demo checkpoint.
-        dtype: of all weights: float32, float16 or bfloat16.
+        dtype: of all weights, one of `DTYPE_NAMES`.
         unet_dtype: gives another one for the UNet, which has the number of parameters that it is called with.
         device: where the weights go.
         config: its sizes; by default from the file's metadata, else VideoCrafter2's.
@@ -125,7 +124,7 @@ def read_weights(
         InputError: a weight holds NaN or infinity, is beyond the range of its type, or is no floating-point tensor where
             one is wanted.
     """
-    converted, limit = 0, file.path.stat().st_size // MAX_MAPPED
+    converted, limit = 0, file.path.stat().st_size // PARTS
     sizes = {name: file.tensors[name].nbytes for name in dtypes}
     for name in sorted(dtypes, key=lambda name: file.tensors[name].data_ptr()):
         if converted and converted + sizes[name] > limit:

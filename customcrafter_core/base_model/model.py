@@ -14,7 +14,7 @@ from ..errors import InputError
 from .config import Defaults, ModelConfig
 
 SCALE_FACTOR = 0.18215  # VideoCrafter2's factor between the autoencoder's latents and the UNet's
-POSITIONS_AT_ONCE = 2560  # of latents in the autoencoder: a frame of 512x320; on a CPU more take no less time
+MAX_POSITIONS = 2560  # of latents in the autoencoder: a frame of 512x320; on a CPU more take no less time
 
 
 @dataclass
@@ -84,4 +84,4 @@ class VideoCrafter2:
 
 def frames_at_once(height: int, width: int) -> int:
     """How many frames of ``height × width`` latent positions go through the autoencoder together."""
-    return max(POSITIONS_AT_ONCE // max(height * width, 1), 1)
+    return max(MAX_POSITIONS // max(height * width, 1), 1)

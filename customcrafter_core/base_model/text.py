@@ -33,7 +33,7 @@ def _words() -> frozenset[str]:
     return frozenset(clip_tokenizer().get_vocab())
 
 
-def ids_of(text: str) -> list[int]:
+def tokenize(text: str) -> list[int]:
     """CLIP's ids of a text, without start and end.
 
     Raises:
@@ -104,11 +104,11 @@ class PromptTokenizer:
         while rest:
             found = [(rest.find(p), -len(p), p) for p in self._ids if p in rest]
             if not found:
-                yield ids_of(rest)
+                yield tokenize(rest)
                 return
             start, _, placeholder = min(found)
             if rest[:start]:
-                yield ids_of(rest[:start])
+                yield tokenize(rest[:start])
             yield self._ids[placeholder]
             rest = rest[start + len(placeholder) :]
 

@@ -9,7 +9,7 @@ import torch
 
 from ..files.tensor_file import write_tensors
 from .config import TEXT_PREFIX, Defaults, ModelConfig, config_metadata
-from .conversion import parts_of
+from .conversion import named_parts
 from .key_tables import rename, reverse
 from .networks import Networks
 
@@ -20,7 +20,7 @@ def original_state_dict(networks: Networks, config: ModelConfig) -> dict[str, to
     The text tower's last block, which is never used, is written as zeros so that the file has the original's layout.
     """
     state: dict[str, torch.Tensor] = {}
-    for prefix, module, table in parts_of(networks, config):
+    for prefix, module, table in named_parts(networks, config):
         backwards = reverse(table)
         for name, value in _merge_qkv(module.state_dict()).items():
             original = rename(name, backwards)

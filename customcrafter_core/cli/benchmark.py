@@ -32,7 +32,7 @@ examples:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    from ..base_model.loading import DTYPES
+    from ..base_model.config import DTYPE_NAMES
     from .options import AUTO
 
     parser.set_defaults(run=run)
@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="FOLDER", help="where everything goes (default: output/ and the name of CONFIG)"
     )
     parser.add_argument("--literal", action="store_true", help="CLIP-T with the learned token as text")
-    parser.add_argument("--dtype", choices=[AUTO, *DTYPES], default=AUTO, help="of the weights (default: auto)")
+    parser.add_argument("--dtype", choices=[AUTO, *DTYPE_NAMES], default=AUTO, help="of the weights (default: auto)")
     parser.add_argument("--device", default=AUTO, metavar="NAME", help="cpu, cuda, mps (default: auto)")
 
 

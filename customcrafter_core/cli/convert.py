@@ -82,11 +82,12 @@ def _misplaced(option: str, belongs_to: str, found: str) -> InputError:
 
 
 def _convert_base(options: argparse.Namespace) -> None:
-    from ..base_model.loading import DTYPES
+    import torch
+
     from ..base_model.repacking import rewrite_checkpoint
 
     check_target(options.target, force=options.force, source=options.source)
-    dtype = None if options.dtype == AUTO else DTYPES[options.dtype]
+    dtype = None if options.dtype == AUTO else getattr(torch, options.dtype)
     with Progress(f"Writing {options.target.name}", brief=True) as bar:
         print(rewrite_checkpoint(options.source, options.target, dtype=dtype, on_tensor=bar.show))
 

@@ -71,17 +71,19 @@ def _base_facts(file: TensorFile) -> Facts:
     yield "parameters", f"{sum(facts.parameters):,} in {', '.join(_name(dtype) for dtype in facts.dtypes)}"
     yield (
         "UNet",
-        f"{facts.parameters[0]:,} parameters; channels {_dashed(unet.block_out_channels)}, {unet.layers_per_block} blocks a level,"
-        f" attention on levels {attends} with heads {unet.attention_head_dim} wide, text width {unet.cross_attention_dim}",
+        f"{facts.parameters[0]:,} parameters; channels {_dashed(unet.block_out_channels)},"
+        f" {unet.layers_per_block} blocks a level, attention on levels {attends} with heads {unet.attention_head_dim} wide,"
+        f" text width {unet.cross_attention_dim}",
     )
     yield (
         "text encoder",
-        f"{facts.parameters[1]:,} parameters; {text.num_hidden_layers} layers of width {text.hidden_size}, {text.num_attention_heads} heads",
+        f"{facts.parameters[1]:,} parameters; {text.num_hidden_layers} layers of width {text.hidden_size},"
+        f" {text.num_attention_heads} heads",
     )
     yield (
         "autoencoder",
-        f"{facts.parameters[2]:,} parameters; channels {_dashed(vae.block_out_channels)}, {vae.latent_channels} latent channels,"
-        f" {facts.config.pixels_per_latent} pixels per latent",
+        f"{facts.parameters[2]:,} parameters; channels {_dashed(vae.block_out_channels)},"
+        f" {vae.latent_channels} latent channels, {facts.config.pixels_per_latent} pixels per latent",
     )
     made = facts.defaults
     yield "made for", f"{made.width}x{made.height} pixels, {made.frames} frames, {made.fps} frames per second"

@@ -100,7 +100,7 @@ def _at_least_one(text: str) -> float:
 
 def add_base_options(parser: argparse.ArgumentParser, *, unset: str = AUTO) -> None:
     """Add ``--base``, ``--dtype`` and ``--device``; the last two are ``unset`` if they are not given."""
-    from ..base_model.loading import DTYPES
+    from ..base_model.config import DTYPE_NAMES
 
     group = parser.add_argument_group("base model")
     group.add_argument(
@@ -109,7 +109,7 @@ def add_base_options(parser: argparse.ArgumentParser, *, unset: str = AUTO) -> N
         help="VideoCrafter2's model.ckpt, or the same as .safetensors (default: the small demo model of this project)",
     )
     group.add_argument(
-        "--dtype", choices=[AUTO, *DTYPES], default=unset,
+        "--dtype", choices=[AUTO, *DTYPE_NAMES], default=unset,
         help="of the weights (default: auto, which is float32 on the CPU and bfloat16 elsewhere)",
     )  # fmt: skip
     group.add_argument(
@@ -179,13 +179,13 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """
     import torch
 
-    from ..base_model.loading import DTYPES
+    from ..base_model.config import DTYPE_NAMES
 
-    if name not in (AUTO, *DTYPES):
-        raise InputError(expected=f"dtype: {', '.join((AUTO, *DTYPES))}", found=repr(name), remedy="Choose one.")
+    if name not in (AUTO, *DTYPE_NAMES):
+        raise InputError(expected=f"dtype: {', '.join((AUTO, *DTYPE_NAMES))}", found=repr(name), remedy="Choose one.")
     if name == AUTO:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return DTYPES[name]
+    return getattr(torch, name)
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
-from ..base_model import base_name as base_models
+from ..base_model.fingerprint import describe_base
 from ..subject.file import load_subject
 from . import demo_subject
 
 
 def base_name(fingerprint: str) -> str:
-    """As `base_model.base_name`, which stands below the demo and so is told of its model."""
-    return base_models.base_name(fingerprint, {_demo_fingerprint(): "the demo model"})
+    """As `describe_base`, which stands below the demo and so is told of its model."""
+    return describe_base(fingerprint, {_demo_fingerprint(): "the demo model"})
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
-LONGEST = 120  # bytes; what is written beside a file has longer names, and file systems end at 255
+MAX_NAME_BYTES = 120  # what is written beside a file has longer names, and file systems end at 255
 FORBIDDEN = re.compile(r'[/\\<>:"|?*]')
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(\..*)?", re.IGNORECASE)
 """Windows takes these for devices, whatever the folder and the ending."""
@@ -32,7 +32,7 @@ def file_inside(folder: Path, stem: str, suffix: str) -> Path:
     if problem is not None:
         raise InputError(
             expected="a plain file name",
-            found=f"{stem[:LONGEST]!r}, {problem}",
+            found=f"{stem[:MAX_NAME_BYTES]!r}, {problem}",
             remedy="Write a name such as my_dog.",
         )
     return path
@@ -47,6 +47,6 @@ def _problem(stem: str) -> str | None:
         "a part of a path": FORBIDDEN.search(stem) is not None,
         "with characters that cannot be seen": not stem.isprintable(),
         "the name of a device": DEVICES.fullmatch(stem) is not None,
-        f"longer than {LONGEST} bytes": len(stem.encode(errors="surrogatepass")) > LONGEST,
+        f"longer than {MAX_NAME_BYTES} bytes": len(stem.encode(errors="surrogatepass")) > MAX_NAME_BYTES,
     }
     return next((problem for problem, found in checks.items() if found), None)

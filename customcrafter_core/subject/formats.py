@@ -19,7 +19,7 @@ import torch
 from ..base_model.config import UNET_PREFIX
 from ..base_model.key_tables import Table, rename, unet_table
 from ..base_model.model import VideoCrafter2
-from ..base_model.text import check_placeholder, ids_of
+from ..base_model.text import check_placeholder, tokenize
 from ..errors import InputError, some_names
 from ..files.tensor_file import TensorFile, open_tensor_file, write_tensors
 from .file import TOKEN, lora_tensors, plain_tensor
@@ -187,7 +187,7 @@ def class_embedding(model: VideoCrafter2, class_word: str) -> torch.Tensor:
     Raises:
         InputError: the class word is empty or no UTF-8.
     """
-    ids = ids_of(class_word)
+    ids = tokenize(class_word)
     if not ids:
         raise InputError(
             expected="a class word", found=repr(class_word), remedy="Say what the subject is, such as: dog."

@@ -24,7 +24,7 @@ from .without_effect import check_run, refuse_without_effect
 
 FRAME_RATE = "customcrafter_fps"  # in transformer_options
 KEY = "customcrafter_model"
-DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+UNET_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
 class VideoLatents(comfy.latent_formats.SD15):
@@ -44,7 +44,7 @@ class VideoCrafter2Config(BASE):
     unet_config = {"disable_unet_model_creation": True}  # noqa: RUF012 (the host's own convention)
     latent_format = VideoLatents
     memory_usage_factor = 2.0
-    supported_inference_dtypes = DTYPES
+    supported_inference_dtypes = UNET_DTYPES
 
 
 class HostUNet(VideoUNet):
@@ -135,14 +135,14 @@ class VideoCrafter2Model(comfy.model_base.BaseModel):
 
 def preferred_dtype(parameters: int) -> torch.dtype:
     """What the host wants the weights of a UNet of so many parameters to be held in."""
-    return memory.unet_dtype(model_params=parameters, supported_dtypes=DTYPES)
+    return memory.unet_dtype(model_params=parameters, supported_dtypes=UNET_DTYPES)
 
 
 def make_model(base: VideoCrafter2) -> ModelPatcher:
     """A MODEL around the UNet of a loaded base model, which is taken over in the type that its weights have."""
     device, offload = memory.get_torch_device(), memory.unet_offload_device()
     unet, dtype = base.unet, base.dtype
-    compute = memory.unet_manual_cast(dtype, device, DTYPES)
+    compute = memory.unet_manual_cast(dtype, device, UNET_DTYPES)
     use_host_layers(unet, host.layers_for(dtype, compute))
     unet.__class__ = HostUNet
     unet.compute_dtype, unet.default_fps = compute or dtype, base.defaults.fps

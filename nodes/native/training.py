@@ -19,7 +19,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from PIL import Image, ImageDraw, ImageFont
 
-from ...customcrafter_core.base_model.fingerprint import same_base, widths
+from ...customcrafter_core.base_model.fingerprint import read_widths, same_base
 from ...customcrafter_core.base_model.loading import load_videocrafter2
 from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.errors import InputError
@@ -54,7 +54,7 @@ class MadePrior:
         """The folder of one base model, class word and seed."""
         plain = re.sub(r"[^a-z0-9]+", "_", class_word.lower()).strip("_")[:60]
         kind = "clips" if self.clips else "stills"
-        name = f"{plain}_{zlib.crc32((class_word + widths(base.fingerprint)).encode()):08x}_{kind}_{seed}"
+        name = f"{plain}_{zlib.crc32((class_word + read_widths(base.fingerprint)).encode()):08x}_{kind}_{seed}"
         # the base model's numbers depend a little on the dtype, so that they can be compared but are no name
         names = (name if number == 1 else f"{name}_{number}" for number in count(1))
         return next(folder for own in names if may_hold(folder := self.folder / own, base.fingerprint))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from customcrafter_core.base_model.model import POSITIONS_AT_ONCE, VideoCrafter2, frames_at_once
+from customcrafter_core.base_model.model import MAX_POSITIONS, VideoCrafter2, frames_at_once
 from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.memory.counting import DeviceKernels, LiveBytes, reserve_of
 from customcrafter_core.memory.free import free_in_groups, free_memory, gigabytes
@@ -75,7 +75,7 @@ def test_attention_is_counted_without_its_table_of_pairs() -> None:
 def test_frames_that_are_decoded_together(model: VideoCrafter2) -> None:
     """One frame of 512x320, or as many small ones as have its positions; memory follows."""
     assert [frames_at_once(*size) for size in ((40, 64), (8, 8), (20, 32), (41, 64), (200, 200), (0, 0))] == [
-        1, 40, 4, 1, 1, POSITIONS_AT_ONCE,
+        1, 40, 4, 1, 1, MAX_POSITIONS,
     ]  # fmt: skip
     seen: list[int] = []
     hook = model.vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
