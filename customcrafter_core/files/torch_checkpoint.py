@@ -99,9 +99,8 @@ def _stand_in(full_name: str) -> type:
 
 def _reason(error: Exception) -> str:
     """The sentence of torch's long message that says what is wrong, without its advice to load the file unsafely."""
-    text = re.sub(
-        r"^Weights only load failed.*?(WeightsUnpickler error:|\n\n)", "", str(error), flags=re.DOTALL
-    ).strip()
+    advice = r"^Weights only load failed.*(WeightsUnpickler error:|from a trusted source\.)"
+    text = re.sub(advice, "", str(error), flags=re.DOTALL).strip()
     return re.split(r"\n|\. (?=[A-Z])", text)[0] or type(error).__name__
 
 
