@@ -253,7 +253,7 @@ def test_size_of_no_model(bench: Bench) -> None:
     other = scene.add("ProbeSmallModel", kind="sd15")[0]
     size = {"width": 64, "height": 48, "frames": 0, "batch_size": 1}
     scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **size, model=other)[0])
-    assert "Write width, height and frames" in refused(scene)
+    assert "set width, height and frames yourself" in refused(scene)
     scene = bench.scene()
     scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **{**size, "height": 8, "frames": 4})[0])
     assert "found 64x8" in refused(scene)
