@@ -180,7 +180,7 @@ def test_a_prompt_without_the_token_is_warned_about(
 ) -> None:
     arguments = ["generate", "--base", files.base, "--subject", files.subject, "--prompt", "", "--out", str(tmp_path)]
     assert main([*arguments, *SMALL]) == 0
-    assert "Warning: The prompt does not hold <new1>" in capsys.readouterr().err
+    assert "Warning: The prompt does not contain <new1>" in capsys.readouterr().err
 
 
 def test_a_k_that_covers_all_steps_is_warned_about(
