@@ -1,10 +1,11 @@
-"""How much motion and how much of the subject is left at constant and at dynamic strength: the subject of the demo.
+"""How much motion and how much of the subject remain at constant and at dynamic strength, for the demo's subject.
 
 Run: .venv/bin/python -m benchmarks.demo_motion     (about three minutes on one core)
 
-The shipped subject, an orange square, is asked to move in four directions from the same twelve noises in every row. Motion
-is right if a line fitted through the object's centres goes there; the subject is right if the object is orange. One subject
-and one training: an illustration of the mechanism, no claim about VideoCrafter2. Other subjects: benchmarks/demo_world.md.
+The shipped subject, an orange square, is prompted to move in four directions, from the same twelve noises in every row. The
+motion is correct if a line fitted through the object's centres follows the prompt; the subject is correct if the object is
+orange. One subject and one training: this illustrates the mechanism and says nothing about VideoCrafter2. For other
+subjects see benchmarks/demo_world.md.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ WAYS: dict[str, StrengthSchedule] = {
 
 
 def show(label: str, clips: np.ndarray) -> None:
-    """Print a row."""
+    """Print a row of the table."""
     moves = sum(measures.direction(clip) == MOTIONS[i % len(MOTIONS)] for i, clip in enumerate(clips))
     orange = sum(measures.object_colour(clip, world.TOY_COLOURS) == run.SUBJECT.colours[0] for clip in clips)
     print(f"| {label} | {moves}/{VIDEOS} | {orange}/{VIDEOS} |", flush=True)
 
 
 def main() -> None:
-    """Print one row for each way."""
+    """Print a row for the base model and for each strength."""
     model = run.load_demo_base()
     subject = load_subject(demo_checkpoint().with_name("demo_subject.safetensors"))
     backgrounds = list(world.BACKGROUNDS)
@@ -45,7 +46,7 @@ def main() -> None:
         world.caption_for("{}", MOTIONS[i % len(MOTIONS)], backgrounds[i // len(MOTIONS) % len(backgrounds)])
         for i in range(VIDEOS)
     ]
-    print("| strength | moves as asked | is orange |\n|---|---|---|")
+    print("| strength | moves as prompted | is orange |\n|---|---|---|")
     base = sample_ways(model, [one.replace("{}", world.CLASS_WORD) for one in prompts], None, [None], seed=SEED)
     show("base model, class word", base[0])
     named = [one.replace("{}", subject.trigger) for one in prompts]

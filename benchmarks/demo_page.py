@@ -1,4 +1,4 @@
-"""The page, the numbers and the pictures that `benchmarks.demo_world` writes."""
+"""Writes the page, numbers and pictures of `benchmarks.demo_world`."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ PARETO, CURVE = "demo_world_pareto.png", "demo_world_commitment.png"
 
 HEAD = """# What the method does on the demo world
 
-Written by `python -m benchmarks.demo_world` from the shipped base model. It illustrates the mechanism on a small model of
-a synthetic world and is no claim about VideoCrafter2. Shares are of videos; in brackets the 95 % interval, for which whole
-trainings are drawn again. *motion*: moves as the prompt says. *travel*: that way, in frame widths. *similarity*: -1 to 1,
-above 0 the object is nearer to the subject than to any decoy (other shapes in its colours, its shape in others).
-Settings were chosen on other subjects, training seeds and noises. The ways with λs 0.2 and 0 were added after the first training
-of each subject had been seen, in which nothing moved at 0.4 either.
+Written by `python -m benchmarks.demo_world` from the shipped base model. It illustrates the mechanism on a small model of a
+synthetic world and says nothing about VideoCrafter2. Shares are shares of videos; brackets show the 95 % interval, from resampling
+whole trainings. *motion*: the object moves as prompted. *travel*: how far it moves that way, in frame widths. *similarity*: -1 to
+1; above 0, the object is closer to the subject than to any decoy (other shapes in its colours, its shape in other colours).
+Settings were chosen on other subjects, training seeds and noise. The strengths with λs 0.2 and 0 were added after seeing the first
+training of each subject, in which nothing moved at 0.4 either.
 
 """
 
 
 def write_page(rows: Sequence[Row], folder: Path, *, sheets: Path) -> Path:
-    """Write ``demo_world.json``, ``demo_world.md`` and the pictures into a folder; returns the page."""
+    """Write ``demo_world.json``, ``demo_world.md`` and the pictures to a folder; returns the page."""
     videos = [row for row in rows if "motion" in row and row["variant"] != COMMITMENT]
     ways, curve = group(videos), commitment_curve(rows)
     stated, pairs = claims(ways), paired(ways)
@@ -66,7 +66,7 @@ def write_page(rows: Sequence[Row], folder: Path, *, sheets: Path) -> Path:
 
 
 def shown(value: Interval | None, sign: str = "") -> str:
-    """Two digits and the interval."""
+    """A value with two decimals and its interval."""
     if value is None:
         return ""
     bounds = "" if value.low is None else f" [{value.low:{sign}.2f}, {value.high:{sign}.2f}]"
@@ -74,15 +74,21 @@ def shown(value: Interval | None, sign: str = "") -> str:
 
 
 def claim_lines(stated: Sequence[Claim]) -> list[str]:
-    """What is said of the method, and what is seen of it here."""
-    lines = ["| statement | here | by |", "|---|---|---|"]
+    """The claims about the method and what is seen here, as a table."""
+    lines = ["| claim | here | difference |", "|---|---|---|"]
     lines += [f"| {c.text} | **{c.verdict}** | {c.measure} {shown(c.by, '+')} |" for c in stated]
     return [*lines, ""]
 
 
 def way_lines(ways: Ways) -> list[str]:
     """The means as a table."""
-    lines = ["## All ways", "", _counts(ways), "", "| training | strength | videos | " + " | ".join(MEASURES) + " |"]
+    lines = [
+        "## All settings",
+        "",
+        _counts(ways),
+        "",
+        "| training | strength | videos | " + " | ".join(MEASURES) + " |",
+    ]
     lines += ["|---" * (3 + len(MEASURES)) + "|"]
     for (variant, way), part in ways.items():
         cells = [shown(interval(part, measure)) for measure in MEASURES]
@@ -91,7 +97,7 @@ def way_lines(ways: Ways) -> list[str]:
 
 
 def _counts(ways: Ways) -> str:
-    """How many subjects and trainings the rows are of."""
+    """The subjects and training seeds behind the rows."""
     learned = [row for (_, way), part in ways.items() if way != BASE for row in part]
     subjects, seeds = ({row[name] for row in learned} for name in ("subject", "seed"))
     return f"{len(subjects)} subjects ({', '.join(sorted(subjects))}), training seeds {sorted(seeds)}."
@@ -108,15 +114,15 @@ def curve_lines(curve: Sequence[Mapping[str, Any]]) -> list[str]:
     """The commitment curve as a table."""
     if not curve:
         return []
-    lines = ["## When the motion is decided", ""]
-    lines += ["The base model's prompt is switched to the opposite motion after K of 50 steps.", ""]
-    lines += ["| K | moves as first asked | moves as asked later |", "|---|---|---|"]
+    lines = ["## When motion is decided", ""]
+    lines += ["The base model's prompt switches to the opposite motion after K of 50 steps.", ""]
+    lines += ["| K | follows the first prompt | follows the second prompt |", "|---|---|---|"]
     lines += [f"| {point['k']} | {shown(point['first'])} | {shown(point['second'])} |" for point in curve]
     return [*lines, ""]
 
 
 def write_pareto(path: Path, ways: Ways) -> Path:
-    """Motion against similarity: the constants of the main training as a line, everything else as points."""
+    """Plot motion against similarity: the main training's constants as a line, everything else as points."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab10"]
@@ -133,14 +139,14 @@ def write_pareto(path: Path, ways: Ways) -> Path:
                 axes.annotate(text, (a.mean, b.mean), xytext=(4, 4), textcoords="offset points", fontsize=8)
     if base := interval(ways.get((BASE, BASE), []), "motion"):
         axes.axhline(base.mean, color="gray", lw=1, ls="--", label="base model, class word")
-    axes.set(xlabel="similarity to the subject", ylabel="moves as asked", ylim=(0, 1.03))
+    axes.set(xlabel="similarity to the subject", ylabel="moves as prompted", ylim=(0, 1.03))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
     return path
 
 
 def _series(ways: Ways) -> dict[tuple[str, str], list[str]]:
-    """What is joined by a line: for each training its constants, and its dynamic strengths that differ in K only."""
+    """Points joined by a line: each training's constants, and its dynamic strengths that differ only in K."""
     series: dict[tuple[str, str], list[str]] = {}
     for variant, way in ways:
         if variant != BASE:
@@ -156,11 +162,11 @@ def _whiskers(values: Sequence[Interval | None]) -> np.ndarray:
 
 
 def write_curve(path: Path, curve: Sequence[Mapping[str, Any]]) -> Path:
-    """The commitment curve as a picture."""
+    """Plot the commitment curve."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     ks = [point["k"] for point in curve]
-    for name, label in (("first", "moves as first asked"), ("second", "moves as asked after step K")):
+    for name, label in (("first", "follows the first prompt"), ("second", "follows the prompt after step K")):
         values = [point[name] for point in curve]
         axes.errorbar(ks, [v.mean for v in values], yerr=_whiskers(values), fmt="o-", label=label)
     axes.set(xlabel="K of 50 steps", ylabel="share of videos", ylim=(0, 1.03))
@@ -170,12 +176,12 @@ def write_curve(path: Path, curve: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def kept_clips(folder: Path, variant: str, subject: str, seed: int) -> Path:
-    """Where the clips of the first prompt of a training are kept for its sheet."""
+    """Where the clips of a training's first prompt are kept for its sheet."""
     return folder / f"{variant}-{subject}-{seed}.npz".replace(" ", "_")
 
 
 def write_sheets(sheets: Path, folder: Path, videos: Sequence[Row]) -> list[Path]:
-    """For each subject a sheet of the first prompt of its first training, made in every way of the main one."""
+    """Write a sheet per subject: the first prompt of its first training with every strength of the main training."""
     written = []
     for subject in dict.fromkeys(row["subject"] for row in videos if row["subject"]):
         own = [row for row in videos if row["variant"] == MAIN and row["subject"] == subject]
@@ -191,7 +197,7 @@ def write_sheets(sheets: Path, folder: Path, videos: Sequence[Row]) -> list[Path
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON holds them."""
+    """Convert values to plain JSON types."""
     if isinstance(value, Interval):
         return {"mean": value.mean, "low": value.low, "high": value.high, "count": value.count}
     if isinstance(value, Mapping):

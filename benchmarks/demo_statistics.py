@@ -1,6 +1,6 @@
-"""Means, differences and claims over the rows that `benchmarks.demo_world` measures: one row for each video.
+"""Means, differences and claims from the rows that `benchmarks.demo_world` measures, one per video.
 
-Videos of one training are alike, so intervals come from drawing whole trainings again (of the base model: videos).
+Videos of one training are alike, so intervals resample whole trainings (for the base model: videos).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def group(videos: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def training_of(row: Row) -> Hashable:
-    """What a video's neighbours share with it: a training, or nothing in a video of the base model."""
+    """The training a video belongs to; a video of the base model stands alone."""
     return (row["subject"], row["seed"]) if row["subject"] else (row["seed"], row["noise"])
 
 
 def key(row: Row) -> tuple[Any, ...]:
-    """What two videos made differently have in common: subject, training seed and noise."""
+    """What two videos made with different settings share: subject, training seed and noise."""
     return row["subject"], row["seed"], row["noise"]
 
 
@@ -51,7 +51,7 @@ def interval(part: Sequence[Row], measure: str) -> Interval | None:
 
 
 def difference(part: Sequence[Row], other: Sequence[Row], measure: str) -> Interval:
-    """Mean of a measure less that of others, video by video where both are of one subject, seed and noise."""
+    """Difference of two means, paired where both sides have a video of the same subject, seed and noise."""
     partners = {key(row): row for row in other}
     both = [row for row in part if key(row) in partners]
     if both:
@@ -63,7 +63,7 @@ def difference(part: Sequence[Row], other: Sequence[Row], measure: str) -> Inter
 
 
 def _drawn_means(rows: Sequence[Row], measure: str, seed: int) -> np.ndarray:
-    """The mean ``(1 + DRAWS,)``: of all rows first, then each time with whole trainings drawn again."""
+    """Means ``(1 + DRAWS,)``: first over all rows, then with whole trainings resampled."""
     groups: dict[Hashable, list[float]] = {}
     for row in rows:
         groups.setdefault(training_of(row), []).append(float(row[measure]))
@@ -73,7 +73,7 @@ def _drawn_means(rows: Sequence[Row], measure: str, seed: int) -> np.ndarray:
 
 
 def paired(ways: Ways) -> dict[str, dict[str, Interval]]:
-    """Differences: of strengths against constant 0.8, and of other trainings against the main one."""
+    """Paired differences: dynamic strengths against constant 0.8, other trainings against the main one."""
     found = {}
     for (variant, way), part in ways.items():
         if variant == MAIN and way.startswith("dynamic"):
@@ -87,10 +87,10 @@ def paired(ways: Ways) -> dict[str, dict[str, Interval]]:
 
 
 def against_constants(ways: Ways, seed: int = 0) -> dict[str, Interval]:
-    """Dynamic strength's motion less that of a constant strength of equal similarity, between the constants measured.
+    """Motion of dynamic strengths minus that of a constant strength of equal similarity, interpolated between constants.
 
-    Trainings are drawn again with all their ways together, so the interval covers the interpolation too. Beyond the
-    constants' own similarities the nearest one counts.
+    Trainings are resampled together with all their settings, so the interval covers the interpolation too. Outside the
+    constants' own similarities, the nearest one is used.
     """
     names = [way for variant, way in ways if variant == MAIN]
     by_way = {way: {key(row): row for row in ways[MAIN, way]} for way in names}
@@ -119,52 +119,52 @@ def against_constants(ways: Ways, seed: int = 0) -> dict[str, Interval]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, by how much it holds here, and the measure that tells."""
+    """A claim, by how much it holds here, and the measure used."""
 
     text: str
     measure: str
     by: Interval
-    """Above 0 where the statement holds."""
+    """Above 0 if the claim holds."""
 
     @property
     def verdict(self) -> str:
-        """``yes`` or ``the opposite`` if the interval leaves out 0, else ``not shown``."""
+        """``yes`` or ``the opposite`` if the interval excludes 0, else ``not shown``."""
         if self.by.low is not None and self.by.low > 0:
             return "yes"
         return "the opposite" if self.by.high is not None and self.by.high < 0 else "not shown"
 
 
 def claims(ways: Ways) -> list[Claim]:
-    """The paper's statements and those of later work, as far as the rows hold what they compare."""
+    """The paper's claims and those of later work, as far as the rows contain what they compare."""
     dynamics = [way for variant, way in ways if variant == MAIN and way.startswith("dynamic")]
     all_of: list[tuple[str, str, tuple[str, str], tuple[str, str]]] = [
-        ("A learned subject is more alike than the toys of the base model", "similarity",
+        ("A trained subject looks more like the subject than the base model's toys do", "similarity",
          (MAIN, CONSTANT), (BASE, BASE)),
-        ("A subject learned from stills freezes motion", "motion", (BASE, BASE), (MAIN, CONSTANT)),
+        ("A subject trained on stills freezes motion", "motion", (BASE, BASE), (MAIN, CONSTANT)),
         *((f"{way[0].upper()}{way[1:]}: more motion than {CONSTANT}", "motion", (MAIN, way), (MAIN, CONSTANT))
           for way in dynamics),
-        *((f"{way[0].upper()}{way[1:]}: less alike than {CONSTANT}", "similarity", (MAIN, CONSTANT), (MAIN, way))
+        *((f"{way[0].upper()}{way[1:]}: less similar than {CONSTANT}", "similarity", (MAIN, CONSTANT), (MAIN, way))
           for way in dynamics),
-        ("LoRA on self- and cross-attention is more alike than on cross-attention only", "similarity",
+        ("LoRA on self- and cross-attention is more similar than on cross-attention only", "similarity",
          (MAIN, CONSTANT), (CROSS, CONSTANT)),
-        ("Prior pictures keep motion", "motion", (MAIN, CONSTANT), (NO_PRIOR, CONSTANT)),
-        ("Moving prior clips keep more motion than still ones", "motion", (MOVING_PRIOR, CONSTANT), (MAIN, CONSTANT)),
+        ("Prior images preserve motion", "motion", (MAIN, CONSTANT), (NO_PRIOR, CONSTANT)),
+        ("Moving prior clips preserve more motion than still images", "motion", (MOVING_PRIOR, CONSTANT), (MAIN, CONSTANT)),
         ("Trained at t ≤ 600 only: more motion", "motion", (LATE, CONSTANT), (MAIN, CONSTANT)),
-        ("Trained at t ≤ 600 only: less alike", "similarity", (MAIN, CONSTANT), (LATE, CONSTANT)),
+        ("Trained at t ≤ 600 only: less similar", "similarity", (MAIN, CONSTANT), (LATE, CONSTANT)),
     ]  # fmt: skip
     found = [
         Claim(text, measure, difference(ways[more], ways[less], measure))
         for text, measure, more, less in all_of
         if more in ways and less in ways
     ]
-    beats = "more motion than a constant strength that is as much alike"
+    beats = "more motion than a constant strength of equal similarity"
     return found + [
         Claim(f"{way[0].upper()}{way[1:]}: {beats}", "motion", by) for way, by in against_constants(ways).items()
     ]
 
 
 def commitment_curve(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For each step of the switch, the shares of videos that follow the first and the second prompt."""
+    """For each step at which the prompt switches, the shares of videos that follow the first and the second prompt."""
     turned = [row for row in rows if row["variant"] == COMMITMENT]
     return [
         {

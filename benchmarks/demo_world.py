@@ -1,10 +1,10 @@
-"""What the method does on the demo world: strengths, variants and priors, over subjects, trainings and noises.
+"""What the method does on the demo world: strengths, variants and priors, over subjects, trainings and noise.
 
-Run: .venv/bin/python -m benchmarks.demo_world     (an hour or more on two cores; a run that was stopped goes on)
+Run: .venv/bin/python -m benchmarks.demo_world     (an hour or more on two cores; an interrupted run resumes)
 
 Writes benchmarks/demo_world.json, the page demo_world.md and a sheet for each subject. Every video of a subject and training
-seed has its own noise, the same for every way of making it. Nothing was tuned on these seeds. This illustrates the
-mechanism on a model of two million parameters; it is no claim about VideoCrafter2.
+seed has its own noise, the same for all settings. Nothing was tuned on these seeds. This illustrates the mechanism on a
+model of two million parameters and says nothing about VideoCrafter2.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ J = TypeVar("J")
 SUBJECTS = ("heart-blue-pink", "diamond-yellow-purple", "cross-red-cyan")
 TRAIN_SEEDS = (10, 11, 12)
 NOISE_SEED = 700_000
-"""Of the videos. The settings were chosen on the other subjects, training seeds below 10 and noise seeds below 1000."""
+"""First noise seed of the videos. Settings were chosen on other subjects, training seeds < 10 and noise seeds < 1000."""
 CONSTANTS = {f"constant {value}": Constant(value) for value in (0.2, 0.4, 0.6, 0.8, 1.0)}
 DYNAMICS = {
     f"dynamic {lambda_s:g} → 0.8, K = {k}": TwoPhase(lambda_s, k=k)
     for lambda_s, ks in {0.4: (5, 10, 15, 20), 0.2: (10, 20), 0.0: (10, 20)}.items()
     for k in ks
 }
-"""The paper's λs, and lower ones: where 0.4 freezes too, it cannot give back any motion."""
+"""The paper's λs and lower ones: if 0.4 freezes motion too, it cannot restore any."""
 EVERY = {**CONSTANTS, **DYNAMICS}
 ONE = {"constant 0.8": EVERY["constant 0.8"]}
 TWO = {**ONE, "dynamic 0.4 → 0.8, K = 10": EVERY["dynamic 0.4 → 0.8, K = 10"]}

@@ -1,10 +1,10 @@
-"""Is the K that Motion Onset suggests a good one? Its video against those of a sweep, on the demo world.
+"""Is the K suggested by Motion Onset a good one? Its video against those of a sweep, on the demo world.
 
 Run: .venv/bin/python -m benchmarks.motion_onset     (about ten minutes on one core)
 
-Writes benchmarks/motion_onset.md and benchmarks/motion_onset.json. For each prompt and seed the K comes from one run of the
-base with the class word; then the shipped subject, an orange square, is sampled at the paper's strengths with that K and
-with a row of others, from the same noise. One subject and one training: an illustration of the mechanism, no claim about
+Writes benchmarks/motion_onset.md and benchmarks/motion_onset.json. For each prompt and seed, K comes from one run of the base
+model with the class word. Then the shipped subject, an orange square, is sampled at the paper's strengths with that K and with
+several others, from the same noise. One subject and one training: this illustrates the mechanism and says nothing about
 VideoCrafter2.
 """
 
@@ -32,19 +32,19 @@ from customcrafter_core.subject.file import load_subject
 KS = (0, 3, 5, 8, 10, 12, 15, 20, 30)
 SEEDS = (2000,)
 PROMPTS = [(motion, background) for motion in ("left", "right", "up", "down") for background in ("gray", "white")]
-HEAD = """# Is the K that Motion Onset suggests a good one?
+HEAD = """# Does Motion Onset suggest a good K?
 
-Written by `python -m benchmarks.motion_onset` from the shipped demo model; do not edit. For each prompt the K comes from one
-run of the base with the class word. Then the shipped subject, an orange square, is sampled with that K and with those of a
-sweep, from the same noise. A video is right if its object goes where the prompt says (fitted travel of its centre) and is
-orange. The best Ks of a prompt are those of the sweep whose videos are right, or, where none is, those that have most of the
-two; their range is from the smallest to the largest. One subject, one training, a small model: an illustration of the
-mechanism, no claim about VideoCrafter2.
+Written by `python -m benchmarks.motion_onset` from the shipped demo model; do not edit. For each prompt, K comes from one run of
+the base model with the class word. Then the shipped subject, an orange square, is sampled with that K and with the Ks of a sweep,
+from the same noise. A video is correct if its object moves as prompted (fitted travel of its centre) and is orange. The best Ks
+for a prompt are those of the sweep whose videos are correct or, if none is, those that meet most of the two criteria; the range of
+the best runs from the smallest to the largest of them. One subject, one training, a small model: this illustrates the mechanism
+and says nothing about VideoCrafter2.
 
 """
 
 Right = tuple[bool, bool]
-"""Whether the motion and the colour of a video are right."""
+"""Whether the motion and the colour of a video are correct."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class Row:
     prompt: str
     seed: int
     suggested: int | None
-    """None: the base's video does not move."""
+    """None: the base model's video does not move."""
     right: Mapping[int, Right]
     """By K: those of the sweep, and the suggested one."""
     computed: int = 0
-    """Steps of the network that the sweep needed, and that separate runs would have needed."""
+    """Network steps that the sweep computed; ``alone`` is how many separate runs would have needed."""
     alone: int = 0
 
     @property
     def best(self) -> list[int]:
-        """Ks of the sweep with the most that is right; the suggested one is not asked."""
+        """The Ks of the sweep that meet most criteria; the suggested one is not counted."""
         most = max(sum(self.right[k]) for k in KS)
         return [k for k in KS if sum(self.right[k]) == most]
 
@@ -74,12 +74,12 @@ class Row:
 
     @property
     def is_right(self) -> bool:
-        """Whether the video with the suggested K is right."""
+        """Whether the video with the suggested K is correct."""
         return self.suggested is not None and all(self.right[self.suggested])
 
 
 def measure() -> list[Row]:
-    """Sample all; prints a line for each prompt and seed."""
+    """Sample everything; prints a line for each prompt and seed."""
     model = run.load_demo_base()
     subject = load_subject(demo_checkpoint().with_name("demo_subject.safetensors"))
     rows = []
@@ -102,24 +102,24 @@ def measure() -> list[Row]:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """What the rows say, as Markdown."""
+    """The results as Markdown."""
     return "\n".join([HEAD + said(rows), "", *prompt_lines(rows), "", *share_lines(rows), "", saving(rows), ""])
 
 
 def said(rows: Sequence[Row]) -> str:
-    """The answer in sentences, with the prompts for which it is no."""
+    """The answer in words, with the prompts for which it is no."""
     within, right = sum(row.is_within for row in rows), sum(row.is_right for row in rows)
     shares = {k: sum(all(row.right[k]) for row in rows) for k in KS}
     most = max(shares.values())
     leading = ", ".join(str(k) for k in KS if shares[k] == most)
     sentences = [
-        f"The suggested K lies in the range of the best for {within} of {len(rows)} prompts, and its video is right for "
-        f"{right} of {len(rows)}. With one K for all prompts the most that are right is {most} of {len(rows)} (K = {leading})."
+        f"For {within} of {len(rows)} prompts, the suggested K is in the range of the best; for {right} of {len(rows)}, its "
+        f"video is correct. A single K for all prompts gives at most {most} of {len(rows)} correct videos (K = {leading})."
     ]
     for row in rows:
         if not row.is_within:
             found = "no K" if row.suggested is None else f"K = {row.suggested}"
-            sentences.append(f'Outside: "{row.prompt}", {found} suggested, best {span(row.best)}.')
+            sentences.append(f'Outside: "{row.prompt}" ({found} suggested, best {span(row.best)}).')
     return " ".join(sentences)
 
 
@@ -131,32 +131,32 @@ def span(ks: Sequence[int]) -> str:
 def prompt_lines(rows: Sequence[Row]) -> list[str]:
     """A line for each prompt."""
     lines = [
-        "| prompt | seed | right at K | range of the best | suggested K | its video | in the range |",
+        "| prompt | seed | correct at K | range of the best | suggested K | its video | in range |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         at = ", ".join(str(k) for k in KS if all(row.right[k])) or "none"
         suggested = "none" if row.suggested is None else str(row.suggested)
-        its, within = "right" if row.is_right else "**wrong**", "yes" if row.is_within else "**no**"
+        its, within = "correct" if row.is_right else "**wrong**", "yes" if row.is_within else "**no**"
         lines.append(f"| {row.prompt} | {row.seed} | {at} | {span(row.best)} | {suggested} | {its} | {within} |")
     return lines
 
 
 def share_lines(rows: Sequence[Row]) -> list[str]:
-    """The share of right videos for each K of the sweep and for the suggested ones, with 95 % intervals."""
+    """The share of correct videos for each K of the sweep and for the suggested ones, with 95 % intervals."""
     values = {str(k): [all(row.right[k]) for row in rows] for k in KS}
     values["as suggested"] = [row.is_right for row in rows]
     return [
-        "| K | right videos | share, with its 95 % interval |",
+        "| K | correct videos | share, with 95 % interval |",
         "|---|---|---|",
         *(f"| {k} | {sum(v)} of {len(v)} | {bootstrap_mean([float(one) for one in v])} |" for k, v in values.items()),
     ]
 
 
 def saving(rows: Sequence[Row]) -> str:
-    """What the sweeps had in common."""
+    """How many steps the sweeps saved by sharing."""
     computed, alone = sum(row.computed for row in rows), sum(row.alone for row in rows)
-    return f"The sweeps computed {computed} steps instead of {alone}, because runs share their first ones."
+    return f"By sharing first steps between runs, the sweeps computed {computed} steps instead of {alone}."
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Where and how long `quick` should train: variants of the preset, learned on the demo world at equal cost.
+"""Where and how long `quick` should train: variants of the preset, trained on the demo world at equal cost.
 
-Run: .venv/bin/python -m benchmarks.presets     (minutes on two cores; a run that was stopped goes on)
+Run: .venv/bin/python -m benchmarks.presets     (minutes on two cores; an interrupted run resumes)
 
-One subject that the base model never saw, three trainings of each variant, the same prompts and noises for all. Writes
-benchmarks/presets.json and the page presets.md. It illustrates what the settings do on a model of two million parameters and is
-no claim about VideoCrafter2.
+One subject that the base model never saw, three trainings per variant, the same prompts and noise for all. Writes
+benchmarks/presets.json and the page presets.md. It illustrates what the settings do on a model of two million parameters and
+says nothing about VideoCrafter2.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
 from customcrafter_core.training.loop import train_subject
 
-# The scale from VideoCrafter2 to the demo model, the same for all variants. The small model learns nothing at the rates of
-# a large one: its rate is that of the preset `demo`, `quick`'s times four, and a rate of a variant is scaled likewise. A
-# tenth of the steps on four still videos of two frames each is what a subject of 32x32 pixels needs. Views are off: at
-# these sizes a photo scaled by 0.4 is 13 pixels wide.
+# Scaling from VideoCrafter2 to the demo model, the same for all variants. The small model learns nothing at the learning
+# rates of a large one, so it uses that of the preset `demo`, and every variant's rate is scaled by the same factor. A
+# subject of 32x32 pixels needs a tenth of the steps, on four still videos of two frames each. Views are off: at this
+# size, a photo scaled by 0.4 is 13 pixels wide.
 RATE = PRESETS["demo"]["lr"] / PRESETS["quick"]["lr"]
 STEPS = 0.1
 SMALL: dict[str, Any] = {name: PRESETS["demo"][name] for name in ("frames", "batch", "views", "resize")}
@@ -51,15 +51,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "half the steps, twice the batch": {"steps": PRESETS["quick"]["steps"] // 2, "batch": 2 * SMALL["batch"]},
     "twice the steps, half the batch": {"steps": PRESETS["quick"]["steps"] * 2, "batch": SMALL["batch"] // 2},
 }
-"""Changes to `quick`, at its own scale but for the batch. It draws timesteps evenly; each variant costs the same."""
+"""Changes to `quick`, at its own scale except for the batch. `quick` draws timesteps uniformly; all variants cost the same."""
 MEASURES = ("similarity", "motion", "background")
 SAMPLING_STEPS = 25
-HEAD = """# What the preset `quick` is made of
+HEAD = """# What the `quick` preset is based on
 
-Written by `python -m benchmarks.presets`: variants of `quick` on the demo world, {steps:.0%} of their steps, sampled at
-λ {way}. {subject}, training seeds {seeds}, {videos} videos a training. In brackets the 95 % interval, for which whole trainings
-are drawn again. *similarity*: -1 to 1, to the subject rather than to what looks alike; *motion*, *background*: share of
-videos that do as the prompt says. It illustrates what settings do on a model of two million parameters and is no claim about
+Written by `python -m benchmarks.presets`: variants of `quick` on the demo world, with {steps:.0%} of their steps, sampled at
+λ {way}. Subject {subject}, training seeds {seeds}, {videos} videos per training. Brackets show the 95 % interval, from resampling
+whole trainings. *similarity*: -1 to 1, closeness to the subject rather than to its look-alikes; *motion*, *background*: share of
+videos that follow the prompt. This illustrates what the settings do on a model of two million parameters and says nothing about
 VideoCrafter2.
 
 """
@@ -67,7 +67,7 @@ VideoCrafter2.
 
 @dataclass(frozen=True)
 class Job:
-    """What one process does at a time: one training and its videos."""
+    """The unit of work of a process: one training and its videos."""
 
     variant: str
     subject: str

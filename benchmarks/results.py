@@ -1,4 +1,4 @@
-"""What was measured, kept section by section in ``results.json`` and shown in ``RESULTS.md``."""
+"""Measurements, stored by section in ``results.json`` and shown in ``RESULTS.md``."""
 
 from __future__ import annotations
 
@@ -22,70 +22,70 @@ TRIED = FOLDER / "tried.md"
 NOT_MEASURED = "**not measured**"
 LIBRARIES = ("torch", "diffusers", "transformers")
 ASK = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {LIBRARIES}))"
-INTRODUCTION = """# Measured
+INTRODUCTION = """# Measurements
 
-Made by `python -m benchmarks`; do not edit. Where two things are compared, the figure is a ratio within one run: they take
-turns, and the median over the rounds is shown, with the smallest and the largest round in brackets. On a CPU "time" is processor
-time on one thread, which other programs on the machine change least; loading is timed by the clock on the wall. Sections are
-measured one by one and say where.
+Written by `python -m benchmarks`; do not edit. Comparisons are ratios within one run: the two sides take turns, and the table
+shows the median over the rounds with the smallest and largest round in brackets. On a CPU, "time" means processor time on one
+thread, which other programs on the machine affect least; loading is measured in wall-clock time. Sections are measured
+separately, and each names the machine it ran on.
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: what it is, what came out, what was wanted."""
+    """One figure: what it is, its value, its target."""
 
     what: str
     measured: str
     target: str = ""
     met: bool | None = None
-    """None: there is no target, or it could not be measured here."""
+    """None: there is no target, or it could not be measured on this machine."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Figures that belong together."""
+    """A group of related figures."""
 
     name: str
     title: str
     how: str
-    """What was compared and how."""
+    """What is compared, and how."""
     rows: Sequence[Row]
     notes: Sequence[str] = field(default_factory=tuple)
     pictures: Mapping[str, Image.Image] = field(default_factory=dict)
-    """File names, as ``how`` and notes show them."""
+    """By the file names that ``how`` and the notes refer to."""
     python: str = sys.executable
-    """The interpreter that did the work."""
+    """The interpreter that ran the measurement."""
 
 
 def missing(what: str, why: str) -> Row:
-    """A figure that could not be measured here."""
+    """A figure that could not be measured on this machine."""
     return Row(what, f"{NOT_MEASURED}: {why}")
 
 
 def at_most(what: str, value: float, limit: float, shown: str = "") -> Row:
-    """A figure that should not be larger."""
+    """A figure with an upper limit."""
     return Row(what, shown or f"{value:.3f}", f"at most {limit:g}", value <= limit)
 
 
 def at_least(what: str, value: float, limit: float, shown: str = "") -> Row:
-    """A figure that should not be smaller."""
+    """A figure with a lower limit."""
     return Row(what, shown or f"{value:.3f}", f"at least {limit:g}", value >= limit)
 
 
 def machine(device: torch.device, python: str = sys.executable) -> str:
-    """What is measured on, and the versions that count, in a line.
+    """The machine and the relevant versions, in one line.
 
     Args:
-        device: that did the work.
-        python: the interpreter that did it, whose libraries are named.
+        device: the device that was measured.
+        python: the interpreter that ran the measurement, whose libraries are listed.
     """
     gpu = "no GPU"
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory / 1e9
         gpu = f"{torch.cuda.get_device_name(device)} ({memory:.0f} GB, CUDA {torch.version.cuda})"
     versions = subprocess.run([python, "-c", ASK], capture_output=True, text=True, check=True).stdout.strip()
-    threads = f"{os.cpu_count()} cores of which {torch.get_num_threads()} used"
+    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} used"
     memory = psutil.virtual_memory().total / 1e9
     return f"{_processor()}, {threads}, {memory:.0f} GB, {gpu}; Python {platform.python_version()}, {versions}"
 
@@ -99,10 +99,10 @@ def _processor() -> str:
 
 
 def record(section: Section, command: str, device: torch.device, folder: Path = FOLDER) -> bool:
-    """Put a section in the place of its earlier one and write ``RESULTS.md`` again.
+    """Replace a section with a new measurement and rewrite ``RESULTS.md``.
 
     Returns:
-        Whether it was; one that could not be measured in full leaves an earlier one that was in its place.
+        Whether it was replaced; an incomplete measurement does not replace a complete one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
@@ -126,20 +126,20 @@ def _lacks_some(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def page(kept: dict[str, Any]) -> str:
-    """``RESULTS.md``: all sections, then what was tried and did not pay."""
+    """The text of ``RESULTS.md``: all sections, then what was tried."""
     return "\n".join([INTRODUCTION, *map(_shown, kept.values()), TRIED.read_text()])
 
 
 def _shown(kept: dict[str, Any]) -> str:
     lines = [f"## {kept['title']}", "", kept["how"], "", f"`{kept['command']}`, {kept['date']}: {kept['machine']}"]
-    lines += ["", "| | measured | wanted | |", "|---|---|---|---|"]
+    lines += ["", "| | measured | target | |", "|---|---|---|---|"]
     marks = {True: "met", False: "**missed**", None: ""}
     lines += [f"| {row['what']} | {row['measured']} | {row['target']} | {marks[row['met']]} |" for row in kept["rows"]]
     return "\n".join([*lines, *(f"\n{note}" for note in kept["notes"]), ""])
 
 
 def table(section: Section) -> str:
-    """A section for the terminal."""
+    """A section as text for the terminal."""
     marks = {True: "met", False: "MISSED", None: ""}
     width = max((len(row.what) for row in section.rows), default=0)
     lines = [section.title, *(f"  {r.what:{width}}  {r.measured}  {r.target}  {marks[r.met]}" for r in section.rows)]

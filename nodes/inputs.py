@@ -1,4 +1,4 @@
-"""Inputs and outputs that nodes of several families have."""
+"""Inputs and outputs shared by several families of nodes."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ SUBJECT = io.Custom("CUSTOMCRAFTER_SUBJECT")
 
 
 def any_base_input() -> io.Input:
-    """For subjects tried on a fine-tune of their base."""
+    """Whether to accept a subject that was trained on another base model."""
     return host.advanced(
         io.Boolean.Input(
             "any_base",
             default=False,
             optional=True,
-            tooltip="Also accept a subject that was trained on other weights of the same sizes.",
+            tooltip="Also accept a subject trained on a different base model with the same layer sizes, such as a fine-tune.",
         )
     )
 
 
 def model_and_clip() -> list[io.Output]:
-    """Outputs of the nodes that apply a subject."""
+    """The outputs of nodes that apply a subject."""
     return [
-        io.Model.Output(display_name="model", tooltip="The model with the subject."),
-        io.Clip.Output(display_name="clip", tooltip="The text encoder that knows the subject's token."),
+        io.Model.Output(display_name="model", tooltip="The model with the subject applied."),
+        io.Clip.Output(display_name="clip", tooltip="The text encoder, with the subject's token added."),
     ]
 
 
 def step_inputs() -> list[io.Input]:
-    """The noise to start from, and how the steps go."""
+    """Seed, steps, cfg and eta."""
     cfg = Defaults().cfg
     return [
         io.Int.Input(
-            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The noise to start from."
+            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Sets the initial noise."
         ),
         io.Int.Input(
             "steps", default=STEPS, min=1, max=TRAIN_TIMESTEPS, tooltip=f"Denoising steps; the paper uses {STEPS}."
@@ -48,19 +48,19 @@ def step_inputs() -> list[io.Input]:
             min=1.0,
             max=100.0,
             step=0.1,
-            tooltip=f"How closely the prompt is followed; the paper uses {cfg:g}.",
+            tooltip=f"How closely to follow the prompt; the paper uses {cfg:g}.",
         ),
         eta_input(),
     ]
 
 
 def eta_input() -> io.Input:
-    """How noisy DDIM is."""
+    """The eta of DDIM (Song et al. 2021, eq. 16): how much fresh noise each step adds."""
     return io.Float.Input(
         "eta",
         default=ETA,
         min=0.0,
         max=1.0,
         step=0.01,
-        tooltip=f"Noise that each step of VideoCrafter2's DDIM adds: {ETA:g} as VideoCrafter2 samples, 0 none.",
+        tooltip=f"Noise added at each step of VideoCrafter2's DDIM: {ETA:g} as in VideoCrafter2, 0 for none.",
     )

@@ -1,4 +1,4 @@
-"""Load VideoCrafter2; the empty latent and the frame rate of a video."""
+"""The nodes that load VideoCrafter2 and set a video's size and frame rate."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ PIXELS_PER_LATENT, SMALLEST = 8, 16
 
 
 class LoadVideoCrafter2(io.ComfyNode):
-    """The base model as MODEL, CLIP and VAE."""
+    """Load the base model as MODEL, CLIP and VAE."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """The node's inputs, outputs and texts."""
         return host.schema(
             node_id="CustomCrafterLoadVideoCrafter2",
             display_name="Load VideoCrafter2",
             category=host.CATEGORY,
             description="Load the text-to-video model VideoCrafter2 (model.ckpt or .safetensors), or the small demo "
-            "model that comes with this pack.",
+            "model that comes with this node pack.",
             search_aliases=["VideoCrafter", "text to video", "CustomCrafter model"],
             inputs=[
                 io.Combo.Input(
@@ -43,25 +43,25 @@ class LoadVideoCrafter2(io.ComfyNode):
                         "dtype",
                         options=DTYPE_CHOICES,
                         default=DTYPE_CHOICES[0],
-                        tooltip="How the weights are held. default: what suits the device.",
+                        tooltip="Precision of the weights. default: chosen to suit the device.",
                     )
                 ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The denoising network, for any sampler node."),
                 io.Clip.Output(display_name="clip", tooltip="The text encoder, for CLIP Text Encode."),
-                io.Vae.Output(display_name="vae", tooltip="The autoencoder; it encodes and decodes whole videos."),
+                io.Vae.Output(display_name="vae", tooltip="The autoencoder, which encodes and decodes whole videos."),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str | None, **_: Any) -> int:
-        """Changes with the file."""
+        """Rerun when the file changes."""
         return saved_at("checkpoints", checkpoint)
 
     @classmethod
     def execute(cls, checkpoint: str, dtype: str) -> io.NodeOutput:
-        """Load."""
+        """Load the model in the precision that was chosen, or the host prefers."""
         from ..customcrafter_core.base_model.loading import load_videocrafter2
         from .native.frames import make_vae
         from .native.model import make_model, preferred_dtype
@@ -83,37 +83,37 @@ class LoadVideoCrafter2(io.ComfyNode):
 
 
 class EmptyVideoLatent(io.ComfyNode):
-    """An empty latent for a video."""
+    """Create an empty latent for a video."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """The node's inputs, outputs and texts."""
         size: dict[str, Any] = {"default": 0, "min": 0, "max": 4096, "step": 8}
-        own = "0: what the connected model was made for."
+        own = "0: the size the connected model was made for."
         return host.schema(
             node_id="CustomCrafterEmptyVideoLatent",
             display_name="Empty Video Latent (CustomCrafter)",
             category=host.CATEGORY,
-            description="The empty latent that sampling a video starts from.",
+            description="Create the empty latent that a video is sampled from.",
             search_aliases=["video size", "empty latent", "VideoCrafter latent"],
             inputs=[
-                io.Int.Input("width", tooltip=f"Width of the video in pixels. {own}", **size),
-                io.Int.Input("height", tooltip=f"Height of the video in pixels. {own}", **size),
+                io.Int.Input("width", tooltip=f"Width in pixels. {own}", **size),
+                io.Int.Input("height", tooltip=f"Height in pixels. {own}", **size),
                 io.Int.Input("frames", default=0, min=0, max=256, tooltip=f"Length in frames. {own}"),
-                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many videos to make at once."),
+                io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Number of videos to generate at once."),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The MODEL that samples. Without one width, height and frames have to be written, and the "
-                    "latent has one position per 8 pixels.",
+                    tooltip="The model you sample with. Without it, set width, height and frames yourself; the latent then "
+                    "has one position per 8 pixels.",
                 ),
             ],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="For the latent input of a sampler.")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="Connect to the latent input of a sampler.")],
         )
 
     @classmethod
     def execute(cls, width: int, height: int, frames: int, batch_size: int, model: Any = None) -> io.NodeOutput:
-        """Make the latent."""
+        """Create the latent at the model's own scale."""
         width, height, frames = video_size(width, height, frames, model)
         unit, channels = PIXELS_PER_LATENT, 4
         if model is not None:
@@ -123,7 +123,7 @@ class EmptyVideoLatent(io.ComfyNode):
             raise InputError(
                 expected=f"a width and height divisible by {unit}",
                 found=f"{width}x{height}",
-                remedy=f"Write {width // unit * unit}x{height // unit * unit}, for example.",
+                remedy=f"Try {width // unit * unit}x{height // unit * unit}.",
             )
         shape = (batch_size, channels, frames, height // unit, width // unit)
         samples = torch.zeros(shape, device=memory.intermediate_device())
@@ -132,7 +132,7 @@ class EmptyVideoLatent(io.ComfyNode):
 
 
 def video_size(width: int, height: int, frames: int, model: Any) -> tuple[int, int, int]:
-    """Pixels and frames of a video; those of 0 are what the model was made for.
+    """Pixels and frames of a video; 0 means what the model was made for.
 
     Raises:
         InputError: one is 0 without the MODEL of Load VideoCrafter2, or a side is too small.
@@ -140,46 +140,50 @@ def video_size(width: int, height: int, frames: int, model: Any) -> tuple[int, i
     if not (width and height and frames):
         if model is None:
             raise InputError(
-                expected="a model, whose own size 0 stands for",
+                expected="a connected model, because a size of 0 means the model's own",
                 found=f"none, with width {width}, height {height} and frames {frames}",
-                remedy="Connect the MODEL of Load VideoCrafter2 to model, or write a size: VideoCrafter2 was made for "
-                f"{VIDEO.width}x{VIDEO.height} with {VIDEO.frames} frames.",
+                remedy="Connect the MODEL from Load VideoCrafter2 to model, or set all three sizes: VideoCrafter2 was made "
+                f"for {VIDEO.width}x{VIDEO.height} with {VIDEO.frames} frames.",
             )
         from .native.model import require_base
 
-        own = require_base(model, "Write width, height and frames for other models.").defaults
+        own = require_base(model, "For other models, set width, height and frames yourself.").defaults
         width, height, frames = width or own.width, height or own.height, frames or own.frames
     if min(width, height) < SMALLEST:
         raise InputError(
-            expected=f"a width and height of {SMALLEST} or more", found=f"{width}x{height}", remedy="Raise it."
+            expected=f"a width and height of {SMALLEST} or more", found=f"{width}x{height}", remedy="Increase it."
         )
     return width, height, frames
 
 
 class FrameRate(io.ComfyNode):
-    """The frame rate the model is told."""
+    """Set the frame rate that the model is conditioned on."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """The node's inputs, outputs and texts."""
         return host.schema(
             node_id="CustomCrafterFrameRate",
             display_name="Frame Rate (CustomCrafter)",
             category=host.CATEGORY,
-            description="VideoCrafter2 is told how many frames a second has: fewer frames per second, more motion.",
+            description="Set the frame rate VideoCrafter2 is conditioned on: a lower frame rate gives more motion.",
             search_aliases=["fps", "motion speed", "VideoCrafter fps"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
+                io.Model.Input("model", tooltip="The MODEL from Load VideoCrafter2."),
                 io.Int.Input(
-                    "fps", default=VIDEO.fps, min=1, max=60, tooltip="Frames per second that the model is told."
+                    "fps",
+                    default=VIDEO.fps,
+                    min=1,
+                    max=60,
+                    tooltip="Frames per second. Playback speed is not affected.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model, told this frame rate.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, conditioned on this frame rate.")],
         )
 
     @classmethod
     def execute(cls, model: Any, fps: int) -> io.NodeOutput:
-        """Tell the model."""
+        """Give the model the frame rate through its options."""
         from .native.model import FRAME_RATE, require_base
 
         require_base(model)

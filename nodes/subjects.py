@@ -1,4 +1,4 @@
-"""Load, apply and save subjects."""
+"""The nodes that load, apply and save subjects."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .strength_inputs import OF_SUBJECT, STEP
 
 
 def summary_of(subject: Any) -> str:
-    """What a subject is, in a few readable lines."""
+    """A few readable lines about a subject."""
     from ..customcrafter_core.demo.base_name import base_name
 
     strength: TwoPhase = subject.recommended
-    papers = " (the paper's)" if strength == TwoPhase() else ""
+    papers = " (as in the paper)" if strength == TwoPhase() else ""
     return "\n".join(
         [
-            f"In prompts: {subject.trigger}",
+            f"Trigger: {subject.trigger}",
             f"Recommended: λs {strength.lambda_s:g}, λl {strength.lambda_l:g}, K {strength.k}{papers}",
             f"Base model: {base_name(subject.base)}",
             f"{kind_of(subject)}, trained for {subject.steps} steps",
@@ -36,21 +36,21 @@ def kind_of(subject: Any) -> str:
     if subject.adapters:
         return f"Identity adapters in {len(subject.adapters)} blocks"
     if not subject.factors:
-        return "The token alone"
+        return "Token only"
     return f"LoRA of rank {subject.rank} on {len(subject.factors)} layers"
 
 
 class LoadSubject(io.ComfyNode):
-    """A subject from its file."""
+    """Load a subject from its file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """The node's inputs, outputs and texts."""
         return host.schema(
             node_id="CustomCrafterLoadSubject",
             display_name="Load Subject",
             category=host.CATEGORY,
-            description="Load a subject that was learned from a few photos.",
+            description="Load a subject that was trained on a few photos.",
             search_aliases=["CustomCrafter subject", "personalization"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -60,30 +60,31 @@ class LoadSubject(io.ComfyNode):
                         "token",
                         default="",
                         optional=True,
-                        tooltip="Another token for it, such as <new2>, so that two subjects fit into one prompt. "
-                        "Empty: its own.",
+                        tooltip="Rename its token, for example to <new2>, to use two subjects in one prompt. Empty: keep "
+                        "its own.",
                     )
                 ),
             ],
             outputs=[
-                SUBJECT.Output(display_name="subject", tooltip="For the other nodes of this pack."),
+                SUBJECT.Output(display_name="subject", tooltip="For the other CustomCrafter nodes."),
                 io.String.Output(
-                    display_name="trigger", tooltip="How it is called in a prompt, such as <new1> teddy bear."
+                    display_name="trigger", tooltip="What to write in the prompt, such as <new1> teddy bear."
                 ),
                 io.String.Output(
-                    display_name="summary", tooltip="Trigger text, training steps and recommended λs, λl, K."
+                    display_name="summary",
+                    tooltip="Trigger text, recommended λs, λl and K, base model and training steps.",
                 ),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, subject: str | None, **_: Any) -> int:
-        """Changes with the file, so that a subject saved again is loaded again."""
+        """Rerun when the file changes, so that a subject saved again is loaded again."""
         return saved_at("loras", subject)
 
     @classmethod
     def execute(cls, subject: str, token: str = "") -> io.NodeOutput:
-        """Load."""
+        """Load the subject, under another token if one is given, and show its summary."""
         from ..customcrafter_core.subject.file import load_subject
 
         loaded = load_subject(chosen_file("loras", subject))
@@ -95,29 +96,29 @@ class LoadSubject(io.ComfyNode):
 
 
 class ApplySubject(io.ComfyNode):
-    """A subject at constant strength."""
+    """Apply a subject at constant strength."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """The node's inputs, outputs and texts."""
         return host.schema(
             node_id="CustomCrafterApplySubject",
             display_name="Apply Subject",
             category=host.CATEGORY,
-            description="Put a subject on the model at constant strength and teach its token to the text encoder. "
-            "When the Dynamic Weighted KSampler gets the subject itself, use Teach Token instead.",
+            description="Apply a subject to the model at constant strength and add its token to the text encoder. If the "
+            "subject is connected to a Dynamic Weighted KSampler, use Add Subject Token instead.",
             search_aliases=["CustomCrafter apply", "subject LoRA", "constant strength"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
-                io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
-                SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
+                io.Model.Input("model", tooltip="The MODEL from Load VideoCrafter2."),
+                io.Clip.Input("clip", tooltip="The CLIP from Load VideoCrafter2."),
+                SUBJECT.Input("subject", tooltip="From Load Subject or Subject Trainer."),
                 io.Float.Input(
                     "strength",
                     default=LAMBDA_L,
                     min=OF_SUBJECT[0],
                     max=OF_SUBJECT[1],
                     step=STEP,
-                    tooltip="How strong the subject is.",
+                    tooltip="How strongly the subject is applied; 0 turns it off.",
                 ),
                 any_base_input(),
             ],
@@ -126,7 +127,7 @@ class ApplySubject(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, subject: Any, strength: float, any_base: bool = False) -> io.NodeOutput:
-        """Apply."""
+        """Apply the subject to the model and add its token to the text encoder."""
         from .native.subject import with_constant_subject
         from .native.text import teach
 
@@ -135,72 +136,74 @@ class ApplySubject(io.ComfyNode):
 
 
 class TeachToken(io.ComfyNode):
-    """A subject's token for the text encoder, the model left alone."""
+    """Add a subject's token to the text encoder; the model is not changed. The id dates from an earlier name."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """The node's inputs, outputs and texts."""
         return host.schema(
             node_id="CustomCrafterTeachToken",
-            display_name="Teach Token",
+            display_name="Add Subject Token",
             category=host.CATEGORY,
-            description="Teach a subject's token, such as <new1>, to the text encoder; the model stays as it is. For "
-            "the Dynamic Weighted KSampler, which puts the subject on the model itself.",
-            search_aliases=["CustomCrafter token", "subject prompt", "textual inversion"],
+            description="Add a subject's token, such as <new1>, to the text encoder. For use with the Dynamic Weighted "
+            "KSampler, which applies the subject to the model itself.",
+            search_aliases=["Teach Token", "CustomCrafter token", "subject prompt", "textual inversion"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
-                SUBJECT.Input("subject", tooltip="From Load Subject or the trainer."),
+                io.Clip.Input("clip", tooltip="The CLIP from Load VideoCrafter2."),
+                SUBJECT.Input("subject", tooltip="From Load Subject or Subject Trainer."),
             ],
             outputs=[
-                io.Clip.Output(display_name="clip", tooltip="The text encoder that knows the subject's token."),
+                io.Clip.Output(display_name="clip", tooltip="The text encoder, with the subject's token added."),
                 io.String.Output(
-                    display_name="trigger", tooltip="How it is called in a prompt, such as <new1> teddy bear."
+                    display_name="trigger", tooltip="What to write in the prompt, such as <new1> teddy bear."
                 ),
             ],
         )
 
     @classmethod
     def execute(cls, clip: Any, subject: Any) -> io.NodeOutput:
-        """Teach."""
+        """Add the token."""
         from .native.text import teach
 
         return io.NodeOutput(teach(clip, subject), subject.trigger)
 
 
 class SaveSubject(io.ComfyNode):
-    """A subject to its file, or as plain LoRA and embedding."""
+    """Save a subject, optionally also as a plain LoRA and an embedding."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """The node's inputs, outputs and texts."""
         return host.schema(
             node_id="CustomCrafterSaveSubject",
             display_name="Save Subject",
             category=host.CATEGORY,
-            description="Save a subject to models/loras. With export also as a plain LoRA and an embedding for the "
-            "host's own nodes (Load LoRA, embedding:NAME-token).",
+            description="Save a subject to models/loras, and optionally export it as a LoRA and an embedding for ComfyUI's "
+            "own nodes (Load LoRA, embedding:NAME-token).",
             search_aliases=["CustomCrafter save", "export LoRA", "export embedding"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
                 SUBJECT.Input("subject", tooltip="The subject to save."),
-                io.String.Input("name", default="subject", tooltip="File name, without folder; .safetensors is added."),
+                io.String.Input(
+                    "name", default="subject", tooltip="File name without a folder; .safetensors is added."
+                ),
                 io.Boolean.Input(
                     "export",
                     default=False,
-                    tooltip="Also write NAME-lora.safetensors and the embedding NAME-token.safetensors; the node then "
-                    "shows how prompts call it. Spaces in the name become _ there.",
+                    tooltip="Also write NAME-lora.safetensors and the embedding NAME-token.safetensors, with _ for spaces "
+                    "in the name. The node shows what to write in prompts.",
                 ),
                 host.advanced(
-                    io.Boolean.Input("overwrite", default=False, tooltip="Replace a file that has this name.")
+                    io.Boolean.Input("overwrite", default=False, tooltip="Replace an existing file of the same name.")
                 ),
             ],
-            outputs=[io.String.Output(display_name="name", tooltip="The file's name, as Load Subject lists it.")],
+            outputs=[io.String.Output(display_name="name", tooltip="File name, as listed in Load Subject.")],
         )
 
     @classmethod
     def execute(cls, subject: Any, name: str, export: bool, overwrite: bool) -> io.NodeOutput:
-        """Save."""
+        """Save the subject; with ``export`` also what the host's own nodes read."""
         from ..customcrafter_core.subject.file import save_subject
         from ..customcrafter_core.subject.formats import check_exportable, export_for_host, host_call, host_names
 

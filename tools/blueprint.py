@@ -1,6 +1,6 @@
-"""The subgraph blueprint "Train, then generate": one node that holds the trainer, the sampler and what lies between.
+"""The subgraph blueprint "Train, then generate": one node with the trainer, the sampler and everything between them.
 
-Hosts that know blueprints list the files of ``subgraphs/``; ``python -m tools.workflows`` writes it.
+Versions of ComfyUI that support blueprints list the files in ``subgraphs/``; ``python -m tools.workflows`` writes it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .schemas import Description, input_types
 FOLDER = ROOT / "subgraphs"
 NAME = "Train, then generate"
 DESCRIPTION = (
-    "Learn a subject from photos and make a video of it: model, clip and vae of one Load VideoCrafter2 and three to ten "
-    "photos in, frames out. The same name goes on from what was learned. It is set for the demo model; for VideoCrafter2: "
-    f"preset quick or paper, make_prior {PRIOR_PICTURES} as in the paper, cfg {Defaults().cfg:g}, k {K}. A size of 0 is the "
-    "model's own."
+    "Train a subject on photos and make a video of it. Connect model, clip and vae from one Load VideoCrafter2 and three to "
+    "ten photos; you get the frames. Running again with the same name continues the training. The values are for the demo "
+    f"model; for VideoCrafter2, use preset quick or paper, make_prior {PRIOR_PICTURES} as in the paper, cfg "
+    f"{Defaults().cfg:g} and k {K}. Sizes of 0 use the model's own size."
 )
 INSIDE, OUTSIDE, RESULT = -10, Node("", {}, 0, number=-10), -20  # the page's numbers of a subgraph's two ends
 INPUTS: dict[str, Any] = {
@@ -50,14 +50,14 @@ def outer(name: str) -> Promoted:
 
 def inside() -> tuple[Graph, dict[str, Link]]:
     """The nodes of the subgraph, and its outputs."""
-    graph = Graph(NAME, ["Train", "What to show", "Move λs, λl and K", "The video"], moves=[2], note="", hint="")
+    graph = Graph(NAME, ["Train", "Prompt and size", "Try λs, λl and K", "Video"], moves=[2], note="", hint="")
     trained = graph.add(
         0, "CustomCrafterSubjectTrainer",
         **{name: outer(name) for name in TRAINED_WITH}, steps=outer("training_steps"),
     )  # fmt: skip
     clip = graph.add(1, "CustomCrafterTeachToken", clip=outer("clip"), subject=trained[0])[0]
-    positive = graph.add(1, "CLIPTextEncode", title="What the video shows", clip=clip, text=outer("prompt"))
-    negative = graph.add(1, "CLIPTextEncode", title="What it does not show", clip=clip, text=outer("negative"))
+    positive = graph.add(1, "CLIPTextEncode", title="Prompt", clip=clip, text=outer("prompt"))
+    negative = graph.add(1, "CLIPTextEncode", title="Negative prompt", clip=clip, text=outer("negative"))
     latent = graph.add(
         1, "CustomCrafterEmptyVideoLatent", model=outer("model"), batch_size=1,
         **{name: outer(name) for name in ("width", "height", "frames")},

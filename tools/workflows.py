@@ -1,6 +1,6 @@
-"""The workflows that come with the pack: their contents; writes them, their pictures and the subgraph blueprint.
+"""The workflow templates that ship with the pack. Writes them, their pictures and the subgraph blueprint.
 
-python -m tools.workflows        # needs a host, the newest is taken: COMFYUI_PATH, else ~/comfy/*
+python -m tools.workflows        # needs a ComfyUI host and uses the newest: COMFYUI_PATH, else ~/comfy/*
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FOLDER = ROOT / "workflows"
 
 
 def load(graph: Graph, prompt: str = PROMPT) -> dict[str, Link]:
-    """Model, subject, prompts and latent, in the first two columns."""
+    """Add model, subject, prompts and latent in the first two columns."""
     loaded = graph.add(0, "CustomCrafterLoadVideoCrafter2", checkpoint=DEMO_MODEL)
     found = {"model": loaded[0], "vae": loaded[2]}
     found["subject"] = graph.add(0, "CustomCrafterLoadSubject", subject=DEMO_SUBJECT)[0]
@@ -43,12 +43,12 @@ def load(graph: Graph, prompt: str = PROMPT) -> dict[str, Link]:
 def prompts(
     graph: Graph, columns: tuple[int, int], loaded: Node, subject: Link, prompt: str = PROMPT
 ) -> dict[str, Link]:
-    """The subject's token taught, in the first column; prompts and latent, in the second."""
+    """Add the subject's token in the first column, prompts and latent in the second."""
     clip = graph.add(columns[0], "CustomCrafterTeachToken", clip=loaded[1], subject=subject)[0]
     column = columns[1]
     return {
-        "positive": graph.add(column, "CLIPTextEncode", title="What the video shows", clip=clip, text=prompt)[0],
-        "negative": graph.add(column, "CLIPTextEncode", title="What it does not show", clip=clip, text="")[0],
+        "positive": graph.add(column, "CLIPTextEncode", title="Prompt", clip=clip, text=prompt)[0],
+        "negative": graph.add(column, "CLIPTextEncode", title="Negative prompt", clip=clip, text="")[0],
         "latent_image": graph.add(column, "CustomCrafterEmptyVideoLatent", model=loaded[0])[0],
     }
 
@@ -56,7 +56,7 @@ def prompts(
 def sample(
     graph: Graph, found: dict[str, Link], column: int, title: str = "", seed: int = SEED, **strength: Any
 ) -> Node:
-    """The Dynamic Weighted KSampler."""
+    """Add a Dynamic Weighted KSampler."""
     given = {name: link for name, link in found.items() if name != "vae"}
     return graph.add(
         column,
@@ -71,10 +71,10 @@ def sample(
 
 
 def save(graph: Graph, latent: Link, vae: Link, column: int, name: str) -> None:
-    """Decode, enlarge the demo's small frames (VideoCrafter2's are as wide), and save a video."""
+    """Decode, upscale the demo's small frames to VideoCrafter2's width, and save a video."""
     pixels = graph.add(column, "VAEDecode", samples=latent, vae=vae)
     larger = graph.add(
-        column, "ImageScale", title="Enlarge small frames", image=pixels[0],
+        column, "ImageScale", title="Upscale small frames", image=pixels[0],
         upscale_method="nearest-exact", width=Defaults().width, height=0, crop="disabled",
     )  # fmt: skip
     video = graph.add(column, "CreateVideo", images=larger[0], fps=float(PLAYBACK_FPS))
@@ -83,21 +83,21 @@ def save(graph: Graph, latent: Link, vae: Link, column: int, name: str) -> None:
     graph.add(column, "SaveVideo", video=video[0], filename_prefix=f"customcrafter/{name}", format="auto", codec="auto")
 
 
-COLUMNS = ["Model and subject", "What to show", "Move λs, λl and K", "The video"]
+COLUMNS = ["Model and subject", "Prompt and size", "Try λs, λl and K", "Video"]
 HINT = (
-    "Moves too little: **lambda_s** down or **k** up. Not alike: **lambda_l** up or **k** down.\n\n"
-    "The line below the sliders is the strength at each step. Run again to see what it does."
+    "Too little motion? Lower **lambda_s** or raise **k**. Does not look like the subject? Raise **lambda_l** or lower "
+    "**k**.\n\nThe curve below the sliders shows the strength at each step. Run again to see the effect."
 )
 
 
 def demo() -> Graph:
-    """Runs on what comes with the pack."""
+    """A demo that runs on what ships with the pack."""
     graph = Graph(
         "1 Demo - runs at once",
         COLUMNS,
         moves=[2],
-        note="Press **Run**: the small demo model comes with the pack, nothing is downloaded. It knows a world of "
-        "moving shapes; prompts are like: *a blue square moving up on a black background*.",
+        note="Press **Run**. The small demo model is included, so nothing is downloaded. All it knows is a world of moving "
+        "shapes; try prompts like *a blue square moving up on a black background*.",
         hint=HINT,
     )
     found = load(graph)
@@ -106,14 +106,15 @@ def demo() -> Graph:
 
 
 def generate() -> Graph:
-    """A subject in a video."""
+    """A video of a subject."""
     graph = Graph(
         "2 Generate with a subject",
         COLUMNS,
         moves=[2],
-        note="Choose VideoCrafter2's checkpoint and your subject, and write the subject's trigger text into the prompt "
-        "(Load Subject shows it once it ran). The size follows: 0 is the model's own.\n\nSet **cfg** to 12 and **k** to "
-        "5: 3.5 and 10 are for the demo model. With a width of your own bypass *Enlarge* (Ctrl+B): it makes frames 512 wide.",
+        note="Choose VideoCrafter2's checkpoint and your subject, and put the subject's trigger text in the prompt (Load "
+        "Subject shows it after the first run). Sizes of 0 use the model's own size.\n\nSet **cfg** to 12 and **k** to 5; "
+        "the values here, 3.5 and 10, are for the demo model. If you set your own width, bypass *Upscale small frames* "
+        "(Ctrl+B), which makes all frames 512 wide.",
         hint=HINT,
     )
     found = load(graph, OTHER_PROMPT)
@@ -122,7 +123,7 @@ def generate() -> Graph:
 
 
 def compare() -> Graph:
-    """The same seed at several strengths."""
+    """The same seed at different strengths."""
     choices: dict[str, dict[str, Any]] = {
         "constant": {"lambda_s": 0.8, "lambda_l": 0.8, "k": 0},
         "paper": {},
@@ -130,12 +131,12 @@ def compare() -> Graph:
     }
     graph = Graph(
         "3 Compare weights",
-        [*COLUMNS[:2], "Constant strength", "As in the paper", "Move λs, λl and K: yours"],
+        [*COLUMNS[:2], "Constant strength", "As in the paper", "Try your own λs, λl and K"],
         moves=[4],
         note="The same prompt and seed three times: at constant strength, with the paper's dynamic weights, and with "
         "weights of your choice.",
-        hint="Compare the three videos: same prompt, same noise. Move these sliders and run again; "
-        "only that video is made again.",
+        hint="Compare the three videos: same prompt, same noise. Move these sliders and run again; only this video is "
+        "regenerated.",
     )
     found = load(graph)
     for number, (name, strength) in enumerate(choices.items()):
@@ -145,17 +146,18 @@ def compare() -> Graph:
 
 
 def any_model() -> Graph:
-    """A LoRA by steps with the host's own sampler."""
+    """A LoRA whose strength changes over the steps, with ComfyUI's own KSampler."""
     graph = Graph(
         "4 Dynamic weights on any model",
         COLUMNS,
         moves=[2],
         note="**Any model, any LoRA, any sampler**: this LoRA is weak in the first **k** steps and strong afterwards. "
-        "The demo model stands in for yours, so that it runs at once.\n\nFor your own: put *Load Checkpoint* or another "
-        "loader in the place of Load VideoCrafter2 and *Empty Latent Image* in the place of Empty Video Latent, choose "
-        "your LoRA, remove Load Subject and Teach Token, which only teach the word `<new1>`, and bypass *Enlarge* (Ctrl+B).",
-        hint="**lambda_s** 0 and **lambda_l** 1: the base model alone makes the composition. 1 and 0: the LoRA acts in "
-        "the first **k** steps only.",
+        "The demo model stands in for yours, so that the workflow runs right away.\n\nTo use your own model, replace Load "
+        "VideoCrafter2 with *Load Checkpoint* or another loader, replace Empty Video Latent with *Empty Latent Image*, and "
+        "choose your LoRA. Delete Load Subject and Add Subject Token, which only add the token `<new1>`, and bypass "
+        "*Upscale small frames* (Ctrl+B).",
+        hint="**lambda_s** 0 and **lambda_l** 1: the base model alone decides the composition. 1 and 0: the LoRA is active "
+        "in the first **k** steps only.",
     )
     found = load(graph)
     dynamic = graph.add(
@@ -172,9 +174,9 @@ def any_model() -> Graph:
 
 
 def trainer(graph: Graph) -> tuple[Node, Node]:
-    """The base model, and a subject that is learned from the demo's photos."""
+    """Add the base model and a trainer with the demo photos."""
     loaded = graph.add(0, "CustomCrafterLoadVideoCrafter2", checkpoint=DEMO_MODEL)
-    photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos: delete, then connect your own")
+    photos = graph.add(0, "CustomCrafterDemoPhotos", title="Demo Photos (replace with your own)")
     trained = graph.add(
         1, "CustomCrafterSubjectTrainer", model=loaded[0], clip=loaded[1], vae=loaded[2], images=photos[0],
         captions=photos[1], prior=photos[2], prior_captions=photos[3], class_word=world.CLASS_WORD, name="orange_square",
@@ -184,35 +186,37 @@ def trainer(graph: Graph) -> tuple[Node, Node]:
 
 
 def train() -> Graph:
-    """A subject from photos."""
+    """Train a subject on photos."""
     graph = Graph(
         "5 Train a subject",
-        ["Model and photos", "Train", "What was learned"],
+        ["Model and photos", "Train", "Results"],
         moves=[1],
-        note="Press **Run**: the demo model learns an orange square, which it never saw, in about a minute. The file is "
-        "then in Load Subject's list (key R refreshes it).\n\nFor your own: put three to ten photos into a folder in "
-        "ComfyUI's `input` folder, delete Demo Photos (its captions and prior go with it), and connect *Load Image (from "
-        "Folder)* to **images**; on older hosts it is *Load Image Dataset from Folder*. Then VideoCrafter2's checkpoint "
-        "in Load VideoCrafter2, **preset** `quick` or `paper`, and **make_prior** 200. **sample_prompt** and "
-        "**sample_every** 100 are for the demo, too: write what yours shall do, or 0 for no samples.",
-        hint="Set **class_word** to what the thing is, and **name** to what its file shall be called. **Cancel** keeps "
-        "what was learned; **Run** again goes on.",
+        note="Press **Run**: in about a minute, the demo model learns an orange square, which it has never seen. The file "
+        "then appears in Load Subject (press R to refresh the list).\n\nTo train your own subject, put three to ten photos "
+        "in a folder in ComfyUI's `input` folder, delete Demo Photos (its captions and prior images go with it), and "
+        "connect *Load Image (from Folder)* to **images**; older versions of ComfyUI have *Load Image Dataset from "
+        "Folder* instead. Then choose VideoCrafter2's checkpoint in Load VideoCrafter2, set **preset** to `quick` or "
+        "`paper`, and **make_prior** to 200. **sample_prompt** and **sample_every** 100 are for the demo as well: write a "
+        "prompt for your subject, or set sample_every to 0 for no samples.",
+        hint="**class_word** is what the subject is; **name** is its file name. **Cancel** keeps what was learned, and "
+        "**Run** continues from there.",
     )
     _, trained = trainer(graph)
-    graph.add(2, "SaveImage", title="The samples", images=trained[3], filename_prefix="customcrafter/samples")
-    graph.add(2, "SaveImage", title="The loss", images=trained[4], filename_prefix="customcrafter/loss")
+    graph.add(2, "SaveImage", title="Samples", images=trained[3], filename_prefix="customcrafter/samples")
+    graph.add(2, "SaveImage", title="Loss", images=trained[4], filename_prefix="customcrafter/loss")
     return graph
 
 
 def train_then_generate() -> Graph:
-    """A subject from photos, in a video."""
+    """Train a subject on photos and make a video of it."""
     graph = Graph(
         "6 Train then generate",
         ["Model and photos", "Train", *COLUMNS[1:]],
         moves=[3],
-        note="Learns the subject of workflow 5 and makes a video of it at once; what workflow 5 learned is used again. "
-        "The prompt holds the subject's token and its class word: `<new1> toy`. Change it and run again: only the "
-        "video is made again.\n\nFor VideoCrafter2: photos and trainer as in workflow 5, **cfg** 12, **k** 5.",
+        note="Trains the subject from workflow 5 and then makes a video of it. If workflow 5 has already run, its result "
+        "is reused. The prompt contains the subject's token and class word: `<new1> toy`. Change the prompt and run again: "
+        "only the video is regenerated.\n\nFor VideoCrafter2, set up photos and trainer as in workflow 5, **cfg** 12 and "
+        "**k** 5.",
         hint=HINT,
     )
     loaded, trained = trainer(graph)
@@ -226,9 +230,9 @@ WORKFLOWS: list[Callable[[], Graph]] = [demo, generate, compare, any_model, trai
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write the workflow files and their pictures."""
+    """Write the workflow files, their pictures and the blueprint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="make the pictures of graphs that did not change again, too")
+    parser.add_argument("--all", action="store_true", help="also redo the pictures of workflows that have not changed")
     options = parser.parse_args(arguments)
     from .pictures import is_picture_of, write_picture
 

@@ -1,4 +1,4 @@
-"""``benchmark``: the paper's tables from subjects × methods × prompts × seeds, cell by cell."""
+"""``benchmark``: the paper's tables from subjects × methods × prompts × seeds, video by video."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ..training.trainer import TrainStep
 
 USAGE = "CONFIG [--out FOLDER] [options]"
-SUMMARY = "learn, sample and score subjects by several methods: the paper's Table 1 and 2"
+SUMMARY = "train, sample and score subjects with several methods: the paper's Tables 1 and 2"
 DESCRIPTION = """\
-Learn subjects by several methods, make the same prompts from the same noise, score them and
-write the paper's tables beside the paper's values, with thumbnails. CONFIG is a JSON or TOML
-file. What is finished is kept: after an interruption the same command goes on. Several GPUs
-share the work under accelerate launch."""
+Train subjects with several methods, sample the same prompts from the same noise, score the
+videos, and write the paper's tables next to the paper's values, with thumbnails. CONFIG is a
+JSON or TOML file. Finished work is kept, so the same command resumes after an interruption.
+Under accelerate launch, several GPUs share the work."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core benchmark benchmarks/demo.json
@@ -36,12 +36,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     from .options import AUTO
 
     parser.set_defaults(run=run)
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="what is compared, as JSON or TOML")
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="what to compare, as JSON or TOML")
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where everything goes (default: output/ and the name of CONFIG)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where to write everything (default: output/NAME, with the name of CONFIG)",
     )
-    parser.add_argument("--literal", action="store_true", help="CLIP-T with the learned token as text")
-    parser.add_argument("--dtype", choices=[AUTO, *DTYPE_NAMES], default=AUTO, help="of the weights (default: auto)")
+    parser.add_argument("--literal", action="store_true", help="keep the learned token in the prompt for CLIP-T")
+    parser.add_argument(
+        "--dtype", choices=[AUTO, *DTYPE_NAMES], default=AUTO, help="precision of the weights (default: auto)"
+    )
     parser.add_argument("--device", default=AUTO, metavar="NAME", help="cpu, cuda, mps (default: auto)")
 
 
@@ -62,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     models = {"raft_weights" if name == "raft" else name: path for name, path in config.models.items()}
     scorer = open_scorer(**models, literal=options.literal, device=device)
     model = load_base(options)
-    with _LearningBars() as learning, Progress("Videos") as videos:
+    with _LearningBars() as learning, Progress("Sampling videos") as videos:
         watcher = _watcher(learning, videos)
         benchmark = Benchmark(config, model, folder, scorer, workers, watcher)
         results = benchmark.run()
@@ -72,9 +77,9 @@ def run(options: argparse.Namespace) -> None:
         write_photos(folder, subject.name, [photo.image for photo in benchmark.photos(subject.photos)])
     notes = list(scorer.notes)
     if bare := config.without_prior():
-        notes.append(f"Learned without prior pictures, which the paper has: {', '.join(bare)}.")
+        notes.append(f"Trained without prior images, unlike the paper: {', '.join(bare)}.")
     report = Report(config.title, results, scorer.absent, notes, _about(options, model, config))
-    with Progress("Report", brief=True) as bar:
+    with Progress("Writing the report", brief=True) as bar:
         written = write_report(folder, report, bar.show)
     for table in report.tables():
         print(table.markdown().replace("<br>", " "))
@@ -83,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 class _LearningBars(ExitStack):
-    """Starts a new progress bar with each subject and method that is learned."""
+    """Starts a new progress bar for each subject and method that is trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,10 +96,10 @@ class _LearningBars(ExitStack):
         self._bar: Progress | None = None
 
     def show(self, name: str, step: TrainStep) -> None:
-        """Show a step of what is learned now."""
+        """Show a training step."""
         if self._bar is None or name != self._name:
             self.close()
-            self._name, self._bar = name, self.enter_context(Progress(f"Learning {name}"))
+            self._name, self._bar = name, self.enter_context(Progress(f"Training {name}"))
         self._bar.show(step.step + 1, step.steps, f"loss {step.loss:.4f}")
 
 
@@ -108,7 +113,7 @@ def _watcher(learning: _LearningBars, videos: Progress) -> BenchmarkWatcher:
 
 
 def _about(options: argparse.Namespace, model: VideoCrafter2, config: BenchmarkConfig) -> str:
-    """On what all this was measured, in a sentence."""
+    """The base model and the number of runs behind the results, in a sentence."""
     size = f"{model.defaults.width}×{model.defaults.height}, {model.defaults.frames} frames"
     name = base_path(options.base).name
     counts = {

@@ -1,4 +1,4 @@
-"""``convert``: checkpoints to safetensors, LoRA files of other programs to subjects, subjects to ComfyUI's own files."""
+"""``convert``: checkpoints to safetensors, other programs' LoRAs to subjects, subjects to ComfyUI's own formats."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .options import AUTO, add_base_options, add_force, check_folder, check_targ
 from .terminal import Progress, printable
 
 USAGE = "IN OUT [options]"
-SUMMARY = "turn a checkpoint, LoRA or subject into another format"
+SUMMARY = "convert a checkpoint, LoRA or subject to another format"
 DESCRIPTION = """\
-Turn a file into another format; which one follows from what IN holds:
-  base checkpoint (.ckpt, .safetensors)  -> .safetensors under the same names, OUT is a file
-  LoRA of another program                -> subject of this pack, OUT is a file
-  subject, with --for-host               -> ComfyUI's own LoRA and embedding, OUT is a folder
+Convert a file to another format. What it becomes depends on what IN is:
+  base checkpoint (.ckpt, .safetensors)  -> .safetensors with the same tensor names; OUT is a file
+  LoRA from another program              -> CustomCrafter subject; OUT is a file
+  subject, with --for-host               -> LoRA and embedding for ComfyUI's own nodes; OUT is a folder
 IN is never changed."""
 EXAMPLES = """\
 examples:
@@ -34,18 +34,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=Path, help="the file to convert")
     parser.add_argument("target", metavar="OUT", type=Path, help="the new file, or a folder with --for-host")
     add_force(parser)
-    parser.add_argument("--for-host", action="store_true", help="write a subject as ComfyUI's own LoRA and embedding")
-    lora = parser.add_argument_group("for a LoRA of another program")
+    parser.add_argument("--for-host", action="store_true", help="export a subject as a LoRA and an embedding")
+    lora = parser.add_argument_group("for a LoRA from another program")
     lora.add_argument("--class-word", metavar="TEXT", help="what the subject is, such as: teddy bear")
-    lora.add_argument("--token", metavar="TOKEN", help=f"how prompts call the subject (default: {PLACEHOLDER})")
+    lora.add_argument("--token", metavar="TOKEN", help=f"how to write the subject in prompts (default: {PLACEHOLDER})")
     lora.add_argument(
-        "--token-file", metavar="FILE", help="its learned token (default: the class word's own embedding)"
+        "--token-file", metavar="FILE", help="the learned token (default: the class word's own embedding)"
     )
     add_base_options(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Convert the file by what it holds."""
+    """Convert the file according to its kind."""
     from ..files.tensor_file import open_tensor_file
     from .file_kind import FileKind, kind_of
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     if options.for_host and kind is not FileKind.SUBJECT:
         raise _misplaced("--for-host", "a subject", kind.value)
     if kind is not FileKind.LORA:
-        _refuse_given(options, OF_A_LORA, "a LoRA of another program", kind.value)
+        _refuse_given(options, OF_A_LORA, "a LoRA from another program", kind.value)
     if kind is FileKind.SUBJECT and options.dtype != AUTO:
         raise _misplaced("--dtype", "a base model", kind.value)
     if kind is FileKind.BASE:
@@ -65,9 +65,9 @@ def run(options: argparse.Namespace) -> None:
         _export_subject(options)
     else:
         raise InputError(
-            expected="--for-host for a subject",
+            expected="--for-host with a subject",
             found="a subject without it",
-            remedy="Nothing else is made of subjects.",
+            remedy="Add --for-host; a subject cannot be converted to anything else.",
         )
 
 
@@ -78,7 +78,7 @@ def _refuse_given(options: argparse.Namespace, names: Iterable[str], belongs_to:
 
 
 def _misplaced(option: str, belongs_to: str, found: str) -> InputError:
-    return InputError(expected=f"{belongs_to} with {option}", found=f"a {found}", remedy=f"Leave {option} away.")
+    return InputError(expected=f"{belongs_to} with {option}", found=f"a {found}", remedy=f"Remove {option}.")
 
 
 def _convert_base(options: argparse.Namespace) -> None:
@@ -101,7 +101,7 @@ def _convert_lora(options: argparse.Namespace) -> None:
     for name in ("base", "class_word"):
         if getattr(options, name) is None:
             flag = f"--{name.replace('_', '-')}"
-            raise InputError(expected=f"{flag} for a LoRA of another program", found="none", remedy=f"Add {flag}.")
+            raise InputError(expected=f"{flag} for a LoRA from another program", found="none", remedy=f"Add {flag}.")
     subject = import_lora(
         options.source,
         load_base(options),
@@ -110,7 +110,7 @@ def _convert_lora(options: argparse.Namespace) -> None:
         token_file=options.token_file,
     )
     print(save_subject(subject, options.target))
-    print(f'Call it in prompts: "{subject.trigger}"')
+    print(f'Use in prompts: "{subject.trigger}"')
 
 
 def _export_subject(options: argparse.Namespace) -> None:
@@ -124,6 +124,6 @@ def _export_subject(options: argparse.Namespace) -> None:
     for path in (lora, embedding):
         check_target(path, force=options.force, source=options.source)
     export_for_host(subject, lora, embedding)
-    print(f"{lora}  -> ComfyUI/models/loras, for the node Load LoRA")
-    print(f"{embedding}  -> ComfyUI/models/embeddings")
-    print(f'Call it in prompts: "{printable(host_call(embedding.stem, subject.class_word))}"')
+    print(f"{lora}  -> put into ComfyUI/models/loras, for Load LoRA")
+    print(f"{embedding}  -> put into ComfyUI/models/embeddings")
+    print(f'Use in prompts: "{printable(host_call(embedding.stem, subject.class_word))}"')

@@ -1,4 +1,4 @@
-"""``demo``: learn a subject on the small demo world and see it move; or train the demo's base model."""
+"""``demo``: train a subject on the small demo world and see it move, or train the demo's base model."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from ..subject.subject import Subject
 
 USAGE = "[run | train-base] [options]"
-SUMMARY = "learn a subject on a small demo world and see it move (about a minute)"
+SUMMARY = "train a subject on a small demo model and see it move (about a minute)"
 DESCRIPTION = """\
-Learn a subject on a small demo world and make one prompt in several ways from the same noise:
-the base model, the subject at constant strength, the subject at dynamic strength."""
+Train a subject on a small demo model, then make the same prompt from the same noise three
+ways: with the base model, at constant strength, and with dynamic weights."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core demo
   python -m customcrafter_core demo run --seed 3 --motion left --out output/demo-left
-  python -m customcrafter_core demo train-base work/    (hours: the shipped base model, from nothing)"""
+  python -m customcrafter_core demo train-base work/    (trains the demo's base model from scratch; takes hours)"""
 SHEET = "demo.png"
 RUN, TRAIN_BASE = "run", "train-base"
 
 
 def with_subcommand(arguments: list[str]) -> list[str]:
-    """Put ``run`` behind a ``demo`` that stands without a subcommand."""
+    """Insert ``run`` after a ``demo`` that has no subcommand."""
     options_only = all(argument.startswith("-") for argument in arguments[1:2])
     if arguments[:1] == ["demo"] and options_only and arguments[1:2] not in (["-h"], ["--help"]):
         return ["demo", RUN, *arguments[1:]]
@@ -49,13 +49,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their options."""
     commands = parser.add_subparsers(prog=parser.prog, metavar="run | train-base", required=True, parser_class=Parser)
     _add_run(commands.add_parser(RUN, help=SUMMARY, description=DESCRIPTION, epilog=EXAMPLES))
-    _add_train_base(commands.add_parser(TRAIN_BASE, help="train the demo's base model from nothing"))
+    _add_train_base(commands.add_parser(TRAIN_BASE, help="train the demo's base model from scratch"))
 
 
 def _add_function_option(
     parser: argparse.ArgumentParser, function: Callable[..., Any], name: str, meaning: str, **more: Any
 ) -> None:
-    """Add the option for a parameter of a function, with that parameter's default and type."""
+    """Add the option for a function's parameter, with its default and type."""
     default = inspect.signature(function).parameters[name].default
     parser.add_argument(
         f"--{name.replace('_', '-')}", type=kind_of_value(name, default, least=1), default=default,
@@ -64,7 +64,7 @@ def _add_function_option(
 
 
 def _training_options(train_base: Callable[..., Any]) -> dict[str, str]:
-    """Parameters of the training that have a plain default, with their meaning from its docstring."""
+    """The parameters of the training with a plain default, and their meaning from its docstring."""
     meanings = dict(re.findall(r"^ +(\w+): (.+)\.$", inspect.getdoc(train_base) or "", re.MULTILINE))
     defaults = {name: parameter.default for name, parameter in inspect.signature(train_base).parameters.items()}
     return {
@@ -79,26 +79,26 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     from ..demo.run import make_demo_videos
 
     parser.set_defaults(run=run)
-    _add_function_option(parser, make_demo_videos, "motion", "how it moves", choices=list(world.MOTIONS))
-    _add_function_option(parser, make_demo_videos, "background", "on what", choices=list(world.BACKGROUNDS))
-    _add_function_option(parser, make_demo_videos, "seed", "of training and noise")
+    _add_function_option(parser, make_demo_videos, "motion", "how the subject moves", choices=list(world.MOTIONS))
+    _add_function_option(parser, make_demo_videos, "background", "the background", choices=list(world.BACKGROUNDS))
+    _add_function_option(parser, make_demo_videos, "seed", "seed for training and noise")
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("output/demo"),
         metavar="FOLDER",
-        help="where everything goes (default: output/demo)",
+        help="where to write everything (default: output/demo)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Learn the demo's subject, make the videos and write everything."""
+    """Train the demo subject, make the videos and write everything."""
     from ..demo.run import demo_photos, learn_demo_subject, load_demo_base, make_demo_videos
 
     check_folder(options.out)
     started = time.monotonic()
     model = load_demo_base()
-    with Progress("Learning the subject") as bar:
+    with Progress("Training the subject") as bar:
         subject = learn_demo_subject(
             model,
             seed=options.seed,
@@ -108,11 +108,11 @@ def run(options: argparse.Namespace) -> None:
         videos = make_demo_videos(model, subject, options.motion, options.background, options.seed, on_step=bars.show)
     for path in write_demo(options.out, [photo.image for photo in demo_photos()], subject, videos):
         print(path)
-    print(f"Done in {time.monotonic() - started:.0f} s; look at {options.out / SHEET} first.")
+    print(f"Done in {time.monotonic() - started:.0f} s. Start with {options.out / SHEET}.")
 
 
 class _BarForEachVideo(ExitStack):
-    """Starts a new progress bar with the first step of each video."""
+    """Starts a new progress bar for each video."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class _BarForEachVideo(ExitStack):
 
 
 def write_demo(folder: Path, photos: Sequence[Image], subject: Subject, videos: Sequence[DemoVideo]) -> list[Path]:
-    """Write the videos, a contact sheet of photos and videos, the subject, and a JSON with all strengths.
+    """Write the videos, a contact sheet of photos and videos, the subject, and all strengths as JSON.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -168,7 +168,7 @@ def write_demo_sheet(path: Path, photos: Sequence[Image], videos: Sequence[DemoV
     from ..output.sheet import SheetRow, write_sheet
 
     pictures = np.stack([np.asarray(photo, dtype=np.float32) / 255 for photo in photos])
-    rows = [SheetRow("photos it was learned from", pictures, unit="photo")]
+    rows = [SheetRow("training photos", pictures, unit="photo")]
     rows += [SheetRow(video.label, video.frames) for video in videos]
     return write_sheet(path, rows, title=videos[-1].prompt)
 
@@ -177,10 +177,14 @@ def _add_train_base(parser: argparse.ArgumentParser) -> None:
     from ..demo.train_base import train_base
 
     parser.set_defaults(run=train)
-    parser.add_argument("work_dir", metavar="FOLDER", type=Path, help="for states and the log; an earlier run goes on")
+    parser.add_argument(
+        "work_dir", metavar="FOLDER", type=Path, help="for training states and the log; an earlier run in it is resumed"
+    )
     for name, meaning in _training_options(train_base).items():
         _add_function_option(parser, train_base, name, meaning)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the checkpoint (default: base.safetensors in FOLDER)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the checkpoint to write (default: base.safetensors in FOLDER)"
+    )
 
 
 def train(options: argparse.Namespace) -> None:

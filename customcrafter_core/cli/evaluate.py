@@ -1,4 +1,4 @@
-"""``evaluate``: the paper's metrics, and measures of motion, of finished videos."""
+"""``evaluate``: the paper's metrics, and how much a video moves."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 USAGE = "VIDEO [VIDEO ...] [options]"
 SUMMARY = "score videos: CLIP-T, CLIP-I, DINO-I, temporal consistency, motion"
 DESCRIPTION = """\
-Score videos by the paper's metrics and by how much moves in them. CLIP, DINO and RAFT are
-read from your disk; what a missing model would score is left out and said."""
+Score videos with the paper's metrics and measure how much they move. CLIP, DINO and RAFT are
+read from your disk and never downloaded; scores whose model is missing are skipped and listed."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core evaluate output/video-0001.mp4
@@ -33,15 +33,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(run=run)
     parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path, help="mp4, webm, gif …")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="of all of them, for CLIP-T")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="the prompt of all videos, for CLIP-T")
     parser.add_argument(
         "--token", action="append", metavar="TOKEN",
-        help=f"a learned token in the prompt, taken out before CLIP sees it; may be repeated (default: {PLACEHOLDER})",
+        help=f"a learned token to remove from the prompt before CLIP reads it; repeatable (default: {PLACEHOLDER})",
     )  # fmt: skip
-    parser.add_argument("--photos", metavar="FOLDER", help="of the subject, for CLIP-I and DINO-I")
+    parser.add_argument("--photos", metavar="FOLDER", help="photos of the subject, for CLIP-I and DINO-I")
     add_scoring_options(parser)
-    parser.add_argument("--device", default=AUTO, metavar="NAME", help="for these models (default: auto)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for scores.json and scores.png (default: nowhere)")
+    parser.add_argument("--device", default=AUTO, metavar="NAME", help="device for these models (default: auto)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write scores.json and scores.png here")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_folder(options.out)
     if options.prompt and options.clip is None:
-        raise InputError(expected="--clip FOLDER with a prompt", found="none", remedy="Leave --prompt away, or add it.")
+        raise InputError(expected="--clip FOLDER with a prompt", found="none", remedy="Add --clip, or remove --prompt.")
     photos = None if options.photos is None else [photo.image for photo in load_photos(options.photos)]
     scorer = scorer_of(options)
     tokens = options.token or [PLACEHOLDER]
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     if len(scores) > 1:
         print(f"mean: {', '.join(f'{metric} {mean}' for metric, mean in summary.means.items())}")
     for metric, lack in summary.absent.items():
-        print(f"not scored: {metric}, needs {lack}")
+        print(f"not scored: {metric}, which needs {lack}")
     for note in summary.notes:
         print(note)
     if options.out is not None:
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def write_scores(folder: Path, scores: dict[str, dict[str, float]], summary: Summary) -> list[Path]:
-    """Write the scores of each video, means and what is absent as JSON, and the means as a picture.
+    """Write each video's scores, the means and the missing metrics as JSON, and the means as a chart.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""``inspect``: what a file holds, and whether this pack can use it, after reading all of it."""
+"""``inspect``: read a whole file, show what it contains and whether this pack can use it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from ..subject.subject import LoRAFactors, Subject
 
 USAGE = "FILE [--base FILE]"
-SUMMARY = "tell what a checkpoint, subject or LoRA file holds"
+SUMMARY = "show what a checkpoint, subject or LoRA file contains"
 DESCRIPTION = """\
-Read all of a file and tell what it holds: a base checkpoint, a learned subject, or a LoRA of
-another program. The exit code is 0 only if this pack can use it, else 2 after one sentence."""
+Read a whole file and show what it contains: a base checkpoint, a trained subject, or a LoRA
+from another program. The exit code is 0 if CustomCrafter can use the file; otherwise it is 2,
+with a one-sentence error."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core inspect model.ckpt
-  does the subject belong to this base model?
+  does the subject fit this base model?
   python -m customcrafter_core inspect teddy.safetensors --base model.ckpt"""
 
 Facts = Iterator[tuple[str, str]]
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
             facts = list(_lora_facts(file, options.base))
         elif options.base is not None:
             raise InputError(
-                expected="a subject or a LoRA with --base", found=f"neither in {path.name}", remedy="Leave --base away."
+                expected="a subject or a LoRA with --base", found=f"neither in {path.name}", remedy="Remove --base."
             )
         else:
             facts = list(_base_facts(file))
@@ -71,9 +72,8 @@ def _base_facts(file: TensorFile) -> Facts:
     yield "parameters", f"{sum(facts.parameters):,} in {', '.join(_name(dtype) for dtype in facts.dtypes)}"
     yield (
         "UNet",
-        f"{facts.parameters[0]:,} parameters; channels {_dashed(unet.block_out_channels)},"
-        f" {unet.layers_per_block} blocks a level, attention on levels {attends} with heads {unet.attention_head_dim} wide,"
-        f" text width {unet.cross_attention_dim}",
+        f"{facts.parameters[0]:,} parameters; channels {_dashed(unet.block_out_channels)}, {unet.layers_per_block} blocks per level,"
+        f" attention on levels {attends} with head size {unet.attention_head_dim}, text width {unet.cross_attention_dim}",
     )
     yield (
         "text encoder",
@@ -88,7 +88,7 @@ def _base_facts(file: TensorFile) -> Facts:
     made = facts.defaults
     yield "made for", f"{made.width}x{made.height} pixels, {made.frames} frames, {made.fps} frames per second"
     yield "base model", base_name(facts.fingerprint)
-    yield "usable", f"yes; all {facts.tensors:,} tensors were read, everything fits and is finite"
+    yield "usable", f"yes; all {facts.tensors:,} tensors read, all fit and are finite"
 
 
 def _subject_facts(path: Path, base: str | None) -> Facts:
@@ -97,7 +97,7 @@ def _subject_facts(path: Path, base: str | None) -> Facts:
 
     subject = load_subject(path)
     weights = subject.recommended
-    yield "kind", "learned subject"
+    yield "kind", "subject"
     yield "trigger", subject.trigger
     yield "class word", subject.class_word or "none"
     yield "token", f"{subject.placeholder}, {len(subject.embedding)} x {subject.embedding.shape[1]}"
@@ -106,7 +106,7 @@ def _subject_facts(path: Path, base: str | None) -> Facts:
     yield "base model", base_name(subject.base)
     yield "recommended", f"lambda_s {weights.lambda_s}, lambda_l {weights.lambda_l}, K {weights.k}"
     yield "training", ", ".join(f"{name} {value}" for name, value in subject.training.items()) or "not recorded"
-    yield "usable", f"yes; {_fits(subject, base)}everything was read and is finite"
+    yield "usable", f"yes; {_fits(subject, base)}all tensors read and finite"
 
 
 def _lora_facts(file: TensorFile, base: str | None) -> Facts:
@@ -114,13 +114,13 @@ def _lora_facts(file: TensorFile, base: str | None) -> Facts:
 
     check_numbers(file)
     fits = "VideoCrafter2" if base is None else base_path(base).name
-    yield "kind", "LoRA of another program"
+    yield "kind", "LoRA from another program"
     yield "LoRA", _lora(_lora_of_videocrafter2(file) if base is None else _lora_of_base(file, base))
-    yield "usable", f"yes, by the command convert; it fits {fits}, everything was read and is finite"
+    yield "usable", f"yes, after convert; fits {fits}, all tensors read and finite"
 
 
 def _lora_of_videocrafter2(file: TensorFile) -> Mapping[str, LoRAFactors]:
-    """The factors, held against the full-size network without any weights."""
+    """The factors, checked against the full-size network without loading any weights."""
     import torch
 
     from ..base_model.config import VIDEOCRAFTER2
@@ -136,9 +136,9 @@ def _lora_of_videocrafter2(file: TensorFile) -> Mapping[str, LoRAFactors]:
         found, width = (pair.up.shape[0], pair.down.shape[-1]), tuple(targets[name].weight.shape)
         if found != width:
             raise InputError(
-                expected="LoRA factors as wide as VideoCrafter2's layers",
+                expected="LoRA factors with the widths of VideoCrafter2's layers",
                 found=f"{name} {found[0]}x{found[1]} instead of {width[0]}x{width[1]}",
-                remedy="If it is for another base model, name that with --base.",
+                remedy="If it is for another base model, give that with --base.",
             )
     return factors
 
@@ -150,13 +150,13 @@ def _lora_of_base(file: TensorFile, base: str) -> Mapping[str, LoRAFactors]:
 
 
 def _fits(subject: Subject, base: str | None) -> str:
-    """Check the subject against a base model, if one is given, and say so."""
+    """Check the subject against a base model, if one is given; returns a phrase that says it fits."""
     from ..subject.subject import check_fits
 
     if base is None:
         return ""
     check_fits(subject, _load(base))
-    return f"it fits {base_path(base).name}, "
+    return f"fits {base_path(base).name}, "
 
 
 def _load(base: str) -> VideoCrafter2:
@@ -169,9 +169,7 @@ def _load(base: str) -> VideoCrafter2:
 
 def _lora(factors: Mapping[str, LoRAFactors]) -> str:
     count = sum(pair.down.numel() + pair.up.numel() for pair in factors.values())
-    return (
-        f"rank {max((pair.rank for pair in factors.values()), default=0)} on {len(factors)} layers, {count:,} numbers"
-    )
+    return f"rank {max((pair.rank for pair in factors.values()), default=0)} on {len(factors)} layers, {count:,} parameters"
 
 
 def _dashed(numbers: tuple[int, ...]) -> str:

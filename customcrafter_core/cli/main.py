@@ -1,4 +1,4 @@
-"""Which command is meant, and how everything that goes wrong is told: one sentence, exit code 2."""
+"""Finds the command to run, and reports everything that goes wrong in one sentence, with exit code 2."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ COMMANDS: dict[str, ModuleType] = {
     "study": study,
 }
 DESCRIPTION = """\
-Learn a subject from a few photos and make videos of it that keep the motion of VideoCrafter2."""
+Train a subject on a few photos and make videos of it that keep the motion of VideoCrafter2."""
 EXAMPLES = f"""\
 examples:
   {PROGRAM} demo
   {PROGRAM} train photos/ --base model.ckpt --class-word "teddy bear" --out teddy.safetensors
   {PROGRAM} generate --base model.ckpt --subject teddy.safetensors --prompt "<new1> teddy bear is running on grass"
 
-Every command explains itself: {PROGRAM} generate --help"""
+For the options of a command: {PROGRAM} generate --help"""
 WRONG_USE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
@@ -52,27 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser_for(given).parse_args(given)
         options.run(options)
-    except SystemExit as leaving:  # argparse: --help, or an error that it has told already
+    except SystemExit as leaving:  # argparse: --help, or an error it has already reported
         return int(leaving.code or 0)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it leaves
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        return _tell("Interrupted; no half-written file is left behind.", INTERRUPTED)
+        return _tell("Interrupted. No half-written files are left behind.", INTERRUPTED)
     except Exception as error:
         sentence = sentence_of(error)
-        if sentence is None:  # a fault of ours, not of the user: the traceback is needed
+        if sentence is None:  # a bug, not wrong use: the traceback is needed
             raise
         return _tell(sentence, WRONG_USE)
     return 0
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What to tell about an error that the user or the machine caused; None for any other."""
+    """The message for an error caused by the user or the machine; None for any other."""
     if isinstance(error, InputError):
         return " ".join(str(error).split())
     if is_out_of_memory(error):
-        return "Out of memory: make the video smaller or shorter, lower the batch, or use --dtype bfloat16."
+        return "Out of memory: make the video smaller or shorter, reduce the batch size, or use --dtype bfloat16."
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return f"{' '.join((error.strerror or str(error)).split())}{where}."
@@ -80,7 +80,7 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; only the command that is meant gets its options, because their defaults need heavy imports."""
+    """The parser; only the given command gets its options, because their defaults need heavy imports."""
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
     parsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     meant = next((argument for argument in arguments if not argument.startswith("-")), None)

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they stand for."""
+"""Options shared by several commands, and what they resolve to."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from ..base_model.model import VideoCrafter2
 
 AUTO = "auto"
-DEVICES = ("cpu", "cuda", "mps", "xpu")  # that hold numbers; torch has others, such as meta
+DEVICES = ("cpu", "cuda", "mps", "xpu")  # devices with storage; torch has others, such as meta
 LARGEST_SEED, LARGEST_COUNT = 2**63 - 1, 2**31 - 1
 
 
 def field_of(config: type, name: str) -> Field[Any]:
-    """A field of a dataclass; commands read their defaults from there."""
+    """A field of a dataclass, from which commands read their defaults."""
     return next(field for field in fields(config) if field.name == name)
 
 
@@ -46,10 +46,10 @@ def add_setting(
     Args:
         parser: gets the option, ``--max-age`` for a field ``max_age``.
         config: the dataclass.
-        name: of the field.
-        description: what it does; the default is added unless it is 0 or empty, which stands for none.
-        metavar: what the help calls the value.
-        or_own: the field's 0 stands for the base model's own value; here that is None, and a value given is 1 or more.
+        name: the field's name.
+        description: what it does; the default is appended unless it is 0 or empty, which mean none.
+        metavar: name of the value in the help.
+        or_own: the field's 0 means the base model's own value; here that is None, and a given value is at least 1.
     """
     default = field_of(config, name).default
     assert default is not MISSING, name
@@ -72,7 +72,7 @@ def add_setting(
 
 
 def kind_of_value(name: str, default: Any, *, least: int = -LARGEST_COUNT) -> Callable[[str], Any]:
-    """The argparse type of a setting: that of its default, whole numbers no larger than torch takes."""
+    """The argparse type of a setting: that of its default, with integers limited to what torch accepts."""
     if name == "seed":
         return partial(_whole_number, least=0, most=LARGEST_SEED)
     return partial(_whole_number, least=least, most=LARGEST_COUNT) if type(default) is int else type(default)
@@ -106,26 +106,29 @@ def add_base_options(parser: argparse.ArgumentParser, *, unset: str = AUTO) -> N
     group.add_argument(
         "--base",
         metavar="FILE",
-        help="VideoCrafter2's model.ckpt, or the same as .safetensors (default: the small demo model of this project)",
+        help="VideoCrafter2's model.ckpt, or the same weights as .safetensors (default: the built-in demo model)",
     )
     group.add_argument(
         "--dtype", choices=[AUTO, *DTYPE_NAMES], default=unset,
-        help="of the weights (default: auto, which is float32 on the CPU and bfloat16 elsewhere)",
+        help="precision of the weights (default: auto, which is float32 on the CPU and bfloat16 elsewhere)",
     )  # fmt: skip
     group.add_argument(
-        "--device", default=unset, metavar="NAME", help="cpu, cuda, cuda:1, mps (default: auto, a GPU if there is one)"
+        "--device",
+        default=unset,
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, mps (default: auto, which is a GPU if there is one)",
     )
 
 
 def base_path(given: str | None) -> Path:
-    """The base checkpoint that was asked for, or the demo's."""
+    """The given base checkpoint, or the demo's."""
     from ..demo import demo_checkpoint
 
     return demo_checkpoint() if given is None else Path(given)
 
 
 def load_base(options: argparse.Namespace) -> VideoCrafter2:
-    """Load the base model that the options name, with a progress bar.
+    """Load the base model given by the options, with a progress bar.
 
     Raises:
         InputError: no such checkpoint or device.
@@ -138,7 +141,7 @@ def load_base(options: argparse.Namespace) -> VideoCrafter2:
 
 
 def base_record(options: argparse.Namespace, model: VideoCrafter2) -> dict[str, Any]:
-    """Which base model made something, and how it ran, for the JSON beside it."""
+    """The base model, precision and device that made something, for the JSON next to it."""
     return {
         "base": {"file": base_path(options.base).name, "fingerprint": json.loads(model.fingerprint)},
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -165,9 +168,9 @@ def device_of(name: str) -> torch.device:
         return torch.empty(1, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            expected=f"a device of this machine ({', '.join(DEVICES)}, with a number behind it: cuda:1)",
+            expected=f"a device of this machine ({', '.join(DEVICES)}, optionally numbered, as in cuda:1)",
             found=repr(name),
-            remedy="Use cpu, or leave --device away.",
+            remedy="Use cpu, or remove --device.",
         ) from error
 
 
@@ -182,7 +185,9 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     from ..base_model.config import DTYPE_NAMES
 
     if name not in (AUTO, *DTYPE_NAMES):
-        raise InputError(expected=f"dtype: {', '.join((AUTO, *DTYPE_NAMES))}", found=repr(name), remedy="Choose one.")
+        raise InputError(
+            expected=f"dtype: {', '.join((AUTO, *DTYPE_NAMES))}", found=repr(name), remedy="Choose one of these."
+        )
     if name == AUTO:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return getattr(torch, name)
@@ -190,16 +195,16 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
 
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Add ``--force``."""
-    parser.add_argument("--force", action="store_true", help="replace the output if it exists already")
+    parser.add_argument("--force", action="store_true", help="replace the output if it already exists")
 
 
 def check_target(target: Path, *, force: bool, source: Path | None = None) -> None:
     """Refuse, before any work is done, to write where something would be lost.
 
     Args:
-        target: the file that is going to be written.
+        target: the file to write.
         force: an existing file may be replaced.
-        source: the file that is read, which never is.
+        source: the input file, which is never replaced.
 
     Raises:
         InputError: the target is the source, a folder, or exists, or does not end in ``.safetensors``.
@@ -209,23 +214,27 @@ def check_target(target: Path, *, force: bool, source: Path | None = None) -> No
         raise InputError(
             expected="an output name that ends in .safetensors",
             found=target.name,
-            remedy=f"Write {target.stem}.safetensors.",
+            remedy=f"Use {target.stem}.safetensors.",
         )
     if target.is_dir():
         raise InputError(expected="a file to write", found=f"the folder {target}", remedy="Give a file name.")
     if target.exists() and source is not None and target.samefile(source):
         raise InputError(
-            expected="an output beside the input", found=f"{target} for both", remedy="Give another output name."
+            expected="different files as input and output",
+            found=f"{target} for both",
+            remedy="Choose another output name.",
         )
     if target.exists() and not force:
         raise InputError(
-            expected="an output that does not exist yet", found=f"{target}", remedy="Give another name or add --force."
+            expected="an output that does not exist yet",
+            found=f"{target}",
+            remedy="Choose another name or add --force.",
         )
     check_folder(target.parent)
 
 
 def check_folder(folder: Path) -> None:
-    """Find out before hours of work whether a folder can be made and written; what was made for that is removed.
+    """Check before hours of work that a folder can be created and written to; leaves nothing behind.
 
     Raises:
         InputError: there is a file of that name.
@@ -239,5 +248,5 @@ def check_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     finally:
         for path in absent:  # innermost first
-            with suppress(OSError):  # not made, or used by another process already
+            with suppress(OSError):  # not created, or already in use by another process
                 path.rmdir()

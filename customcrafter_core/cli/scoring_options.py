@@ -1,4 +1,4 @@
-"""Options that name the models which scores need; none of them is ever downloaded."""
+"""Options for the models that scores need; none of them is ever downloaded."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ if TYPE_CHECKING:
 
 def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--clip``, ``--dino``, ``--raft`` and ``--literal``."""
-    group = parser.add_argument_group("models for scores (from your disk; scores without their model are left out)")
+    group = parser.add_argument_group(
+        "models for the scores (read from your disk; a score whose model is missing is skipped)"
+    )
     group.add_argument("--clip", metavar="FOLDER", help="openai/clip-vit-base-patch32: CLIP-T, CLIP-I, T. Cons.")
     group.add_argument("--dino", metavar="FOLDER", help="facebook/dino-vits16: DINO-I")
     group.add_argument("--raft", metavar="FILE", help="torchvision's raft_large_C_T_SKHT_V2: dynamic degree")
     group.add_argument(
-        "--literal", action="store_true", help="CLIP-T with the learned token as text, as in the authors' code"
+        "--literal",
+        action="store_true",
+        help="keep the learned token in the prompt for CLIP-T, as the authors' code does",
     )
 
 
 def scorer_of(options: argparse.Namespace) -> Scorer:
-    """Load the models that the options name.
+    """Load the models given by the options.
 
     Raises:
         InputError: one of them cannot be used.

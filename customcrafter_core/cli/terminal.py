@@ -1,4 +1,4 @@
-"""What the terminal shows: errors in one sentence, progress with time left, warnings, and no noise of libraries."""
+"""What the terminal shows: one-sentence errors, progress with the time remaining, warnings, no library noise."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed} gone, {remaining} left{postfix}]"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed} elapsed, {remaining} left{postfix}]"
 SECONDS_BETWEEN_LINES = 15.0  # of a bar that is written into a file
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that tells errors in one sentence and keeps the line breaks of its texts."""
+    """An argument parser that reports errors in one sentence and keeps the line breaks of its texts."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2 after one sentence."""
-        self.exit(2, f"{' '.join(message.split()).rstrip('.')}; {self.prog} --help explains.\n")
+        """Exit with code 2 after one sentence."""
+        self.exit(2, f"{' '.join(message.split()).rstrip('.')}; see {self.prog} --help.\n")
 
 
 class Progress:
-    """A progress bar with the time left, on stderr; use as a context manager.
+    """A progress bar on stderr with the time remaining; use as a context manager.
 
-    It appears with the first step, so that an error before it stands alone.
+    It appears with the first step, so that an earlier error is shown alone.
     """
 
     def __init__(self, description: str, *, brief: bool = False) -> None:
         """Args:
-        description: what is done.
-        brief: a bar for what takes seconds: removed when done, and not shown at all in a file.
+        description: what is being done.
+        brief: for work that takes seconds: the bar is removed when done, and not written to log files.
         """
         self._description, self._brief = description, brief
         self._bar: tqdm | None = None
@@ -75,22 +75,22 @@ class Progress:
 
 
 class Stop:
-    """Whether the user asked to stop; `check` is called where stopping loses nothing."""
+    """Whether the user asked to stop; call `check` where stopping loses nothing."""
 
     def __init__(self) -> None:
         self.is_asked = False
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal: the first one waits for the next `check`, a second one stops at once."""
+        """Handle a signal: the first waits for the next `check`, a second one stops immediately."""
         if self.is_asked:
             raise KeyboardInterrupt
         self.is_asked = True
 
     def check(self) -> None:
-        """Stop here if it was asked for.
+        """Stop here if the user asked for it.
 
         Raises:
-            KeyboardInterrupt: it was.
+            KeyboardInterrupt: the user did.
         """
         if self.is_asked:
             raise KeyboardInterrupt
@@ -98,7 +98,7 @@ class Stop:
 
 @contextmanager
 def stopping_between_steps(stop: Stop) -> Iterator[None]:
-    """Ctrl-C, and the signal by which systems end a process, stop at the next `Stop.check` while the context lasts."""
+    """Within the context, Ctrl-C and SIGTERM take effect at the next `Stop.check`."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, stop.ask) for number in signals]
     try:
@@ -114,7 +114,7 @@ def quiet_libraries() -> None:
 
 
 def printable(text: str) -> str:
-    """Text from a file as it can be shown: what would move the cursor, colour, hide or reverse text is spelled out."""
+    """Text from a file, safe to show: characters that move the cursor or colour, hide or reverse text are spelled out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -126,7 +126,7 @@ class _AboveTheBar(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Show the warnings of the core, each in a line."""
+    """Print the core's warnings, one per line."""
     log = logging.getLogger(__package__.partition(".")[0] if __package__ else "customcrafter_core")
     if not any(isinstance(handler, _AboveTheBar) for handler in log.handlers):
         log.addHandler(_AboveTheBar(logging.WARNING))

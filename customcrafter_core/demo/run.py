@@ -1,4 +1,4 @@
-"""The demo: learn a subject on the demo world, then make one prompt in several ways from the same noise."""
+"""The demo: train a subject on the demo world, then sample one prompt in several ways from the same noise."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from . import world
 from .export import DEMO_BASE
 
 SUBJECT = world.HELD_OUT["square-orange"]
-"""What is learned: the base model was never told of an orange square, only of toys and of squares in other colours."""
+"""The subject: the base model has seen toys and squares in other colours, but never an orange square."""
 PRIOR_IMAGES = 12
 CONSTANT = 0.8
 DYNAMIC = TwoPhase(k=10)
-"""The paper's strengths; K is larger, because motion is decided later on so small a model (benchmarks/demo_motion.py)."""
+"""The paper's strengths with a larger K: on so small a model, motion is decided later (benchmarks/demo_motion.py)."""
 
 
 def recommended_with(preset: str) -> TwoPhase:
-    """The strength that a subject recommends which was learned with this preset."""
+    """The strength recommended for subjects trained with this preset."""
     return DYNAMIC if preset == DEMO else TwoPhase()
 
 
 @dataclass(frozen=True)
 class DemoVideo:
-    """One way to make the prompt: frames ``(t, h, w, 3)``, float32, 0 … 1, and the strength of each step."""
+    """One video of the prompt: frames ``(t, h, w, 3)``, float32, 0 … 1, and how it was sampled."""
 
     label: str
     prompt: str
@@ -56,7 +56,7 @@ def demo_photos(look: world.Look = SUBJECT) -> list[Photo]:
 
 
 def demo_prior(count: int = PRIOR_IMAGES, seed: int = 1) -> list[Photo]:
-    """Still pictures of other things of the class, for prior preservation."""
+    """Still images of other things of the same class, for prior preservation."""
     rng = np.random.default_rng(seed)
     scenes = [world.sample_scene(rng, toy_share=1.0, motion_weights={"still": 1.0}) for _ in range(count)]
     return [Photo(_picture(scene), _caption(scene)) for scene in scenes]
@@ -73,7 +73,7 @@ def _caption(scene: world.Scene) -> str:
 def learn_demo_subject(
     model: VideoCrafter2, seed: int = 0, on_step: Callable[[TrainStep], None] | None = None
 ) -> Subject:
-    """Learn the demo's subject with the `demo` preset and prior preservation."""
+    """Train the demo subject with the `demo` preset and prior preservation."""
     config = preset(DEMO, world.CLASS_WORD, seed=seed)
     steering, watcher = Steering(recommended=recommended_with(DEMO)), Watcher(on_step=on_step)
     return train_subject(model, demo_photos(), config, prior=demo_prior(), steering=steering, watcher=watcher).subject
@@ -87,7 +87,7 @@ def make_demo_videos(
     seed: int = 0,
     on_step: Callable[[SampledStep], None] | None = None,
 ) -> list[DemoVideo]:
-    """The same prompt from the same noise: the base model with the class word, constant strength, dynamic strength."""
+    """The same prompt and noise three times: base model with the class word, constant strength, dynamic weights."""
     plain = world.caption_for(world.CLASS_WORD, motion, background)
     named = world.caption_for("{}", motion, background).replace("{}", subject.trigger)
     ways: list[tuple[str, str, StrengthSchedule | None]] = [

@@ -1,8 +1,8 @@
-"""Run a benchmark cell by cell: what is finished is never done again, and a kill loses one cell at most.
+"""Run a benchmark cell by cell: finished work is never repeated, and a killed process loses at most one cell.
 
-Files below the benchmark's folder:
+Files in the benchmark's folder:
 
-- ``subjects/``: each subject that was learned, with the state of its training, so that it too goes on where it stopped
+- ``subjects/``: each trained subject with its training state, so that training resumes too
 - ``cells/METHOD/SUBJECT/``: for each training seed, prompt and seed a latent, its video, and, written last, its record
 """
 
@@ -56,12 +56,12 @@ class Cell:
     training_seed: int
     prompt_number: int
     prompt: str
-    """With ``{}`` for the subject."""
+    """With ``{}`` in place of the subject."""
     seed: int
 
     @property
     def stem(self) -> str:
-        """Path of its files below the benchmark's folder, without ending."""
+        """Path of its files in the benchmark's folder, without a suffix."""
         name = f"t{self.training_seed}-p{self.prompt_number:02d}-s{self.seed}"
         return f"{CELLS}/{self.method.name}/{self.subject.name}/{name}"
 
@@ -72,23 +72,23 @@ class CellResult:
 
     cell: Cell
     prompt: str
-    """As it was sampled."""
+    """The prompt as it was sampled."""
     scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class BenchmarkWatcher:
-    """What is told; an exception that one of these raises ends the benchmark, of which all finished cells are kept."""
+    """Callbacks; an exception raised by one ends the benchmark, and all finished cells are kept."""
 
     on_training: Callable[[str, TrainStep], None] | None = None
-    """Called with what is learned and each step."""
+    """Called with the name of what is trained and each step."""
     on_cell: Callable[[int, int, Cell], None] | None = None
-    """Called with (cells done, cells in all, the cell) after each cell of this process, skipped ones included."""
+    """Called with (cells done, total, the cell) after each cell of this process, including skipped ones."""
 
 
 @dataclass
 class Benchmark:
-    """A benchmark in its folder, as one of several processes runs it."""
+    """A benchmark in its folder, as run by one of possibly several processes."""
 
     config: BenchmarkConfig
     model: VideoCrafter2
@@ -100,13 +100,13 @@ class Benchmark:
     _digests: dict[tuple[Path, str], str] = field(default_factory=dict)
 
     def run(self) -> list[CellResult]:
-        """Learn and sample what is missing; of several processes each does its share, and the first one collects all.
+        """Train and sample what is missing; several processes share the work, and the first one collects the results.
 
         Returns:
-            All results; those of its own share in a process that is not the first.
+            All results; in a process other than the first, those of its own share.
 
         Raises:
-            InputError: photos, settings or the base model do not fit; settings are checked before anything is learned.
+            InputError: photos, settings or the base model do not fit; settings are checked before any training.
             OSError: the disk is full or the folder cannot be written.
         """
         cells = self.cells()
@@ -122,14 +122,14 @@ class Benchmark:
                 self.watcher.on_cell(done + 1, len(own), cell)
         if not self.workers.is_first:
             return [self.result(cell) for cell in own]
-        # not a barrier of the process group: those give up after minutes, and shares differ by hours
+        # not a barrier of the process group: those time out after minutes, and shares differ by hours
         missing = cells
         while missing := [cell for cell in missing if not self.is_done(cell)]:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         return [self.result(cell) for cell in cells]
 
     def share(self, cells: Sequence[Cell]) -> list[Cell]:
-        """The cells of this process: with a subject go all videos of it, so that nobody waits for its training."""
+        """The cells of this process; all videos of one subject stay together, so that no process waits for its training."""
         jobs = dict.fromkeys(self._job(cell) for cell in cells)
         owner = {job: i % self.workers.size for i, job in enumerate(jobs)}
         return [cell for cell in cells if owner[self._job(cell)] == self.workers.rank]
@@ -138,12 +138,12 @@ class Benchmark:
         return cell.stem if cell.method.preset is None else str(self._subject_path(cell))
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether a cell is sampled and scored with the settings and models of now, and all its files are there."""
+        """Whether a cell was sampled and scored with the current settings and models, and all its files exist."""
         kept = _read_record(self.folder / f"{cell.stem}.json")
         return self._is_scored(cell, kept, self._record(cell, self._settings(cell)))
 
     def cells(self) -> list[Cell]:
-        """All cells; a method that learns nothing has one for all training seeds."""
+        """All cells; a method without training has no more than one training seed."""
         config = self.config
         return [
             Cell(method, subject, training_seed, number, prompt, seed)
@@ -155,7 +155,7 @@ class Benchmark:
         ]
 
     def result(self, cell: Cell) -> CellResult:
-        """The cell's result, sampled and scored if that was not done yet with the same settings and models."""
+        """The cell's result; samples and scores it unless that was done with the same settings and models."""
         settings = self._settings(cell)
         record = self._record(cell, settings)
         path = self.folder / f"{cell.stem}.json"
@@ -163,7 +163,9 @@ class Benchmark:
         if not self._is_scored(cell, kept, record):
             reuse = kept.get("made") == record
             if not reuse:
-                path.unlink(missing_ok=True)  # it must not stand beside files of other settings, not even after a kill
+                path.unlink(
+                    missing_ok=True
+                )  # must never sit next to files made with other settings, not even after a kill
             scores = self._score(cell, settings, self._latent(cell, settings, reuse=reuse))
             kept = {"made": record, "scored_by": self._scored_by(cell), "scores": scores}
             write_json(path, kept)
@@ -186,16 +188,16 @@ class Benchmark:
         return self._photos[folder]
 
     def _digest_of(self, folder: Path | None, read: Callable[[Path], Sequence[Photo | Clip]]) -> str:
-        """What differs if any picture of a folder does; the many of a prior are not kept in memory."""
+        """A digest of all images in a folder; a prior's many images are not kept in memory."""
         if folder is None:
             return ""
-        key = (folder, read.__name__)  # one reads animations as clips, the other their first frames
+        key = (folder, read.__name__)  # one reads animations as clips, the other only their first frames
         if key not in self._digests:
             self._digests[key] = digest_of(read(folder))
         return self._digests[key]
 
     def _subject_path(self, cell: Cell) -> Path:
-        """Where the subject lies; settings, photos and base are in the name, so that what changes is learned anew."""
+        """The subject's file; its name depends on settings, photos and base, so any change trains a new subject."""
         config = self.config.train_config(cell.method, cell.subject, cell.training_seed)
         subject = cell.subject
         pictures = self._digest_of(subject.photos, self.photos), self._digest_of(subject.prior, load_prior)
@@ -205,7 +207,7 @@ class Benchmark:
         )
 
     def _learned(self, cell: Cell) -> Subject:
-        """The subject as the cell's method learns it."""
+        """The subject trained by the cell's method; trains it if necessary."""
         path = self._subject_path(cell)
         config = self.config.train_config(cell.method, cell.subject, cell.training_seed)
         if path.is_file():
@@ -238,13 +240,13 @@ class Benchmark:
         return resolve(self.model, settings)
 
     def _token(self, cell: Cell) -> str:
-        """The learned token; empty for a method that learns none."""
+        """The learned token; empty for a method without training."""
         if cell.method.preset is None:
             return ""
         return self.config.train_config(cell.method, cell.subject, cell.training_seed).placeholder
 
     def _record(self, cell: Cell, settings: VideoSettings) -> dict[str, Any]:
-        """Everything that decides what the video is, in plain values."""
+        """Everything that determines the video, as plain values."""
         learned = None if cell.method.preset is None else self._subject_path(cell).name
         strength = None if learned is None else asdict(cell.method.strength)
         base = hashlib.sha256(self.model.fingerprint.encode()).hexdigest()[:16]
@@ -282,12 +284,12 @@ class Benchmark:
 
     @cached_property
     def _models(self) -> dict[str, str]:
-        """What the models are, wherever they lie: a digest of the files of each."""
+        """A digest of each model's files, wherever they are stored."""
         return {name: _files_digest(path) for name, path in self.config.models.items()}
 
 
 def _files_digest(model: Path) -> str:
-    """What differs if any byte of a model's files does."""
+    """A digest of all bytes of a model's files."""
     digest = hashlib.sha256()
     for path in files_of(model) if model.is_dir() else [model]:
         digest.update(f"{path.name if model.is_dir() else ''} {path.stat().st_size}\0".encode())
@@ -309,5 +311,5 @@ def _read_record(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(
-            expected=f"the record of a finished video in {path}", found="something else", remedy="Remove that file."
+            expected=f"the record of a finished video in {path}", found="something else", remedy="Delete that file."
         ) from error

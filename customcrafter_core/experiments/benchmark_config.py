@@ -15,17 +15,17 @@ from ..errors import InputError
 from ..training.config import PRESETS, TrainConfig
 
 Strength = Constant | TwoPhase
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")  # becomes a folder's name
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")  # used as a folder name
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a subject is learned and at what strength it is sampled."""
+    """How a subject is trained and at what strength it is sampled."""
 
     name: str
     title: str
     preset: str | None
-    """Of the training settings; None: nothing is learned, and prompts have the class word."""
+    """The training preset; None: no training, and prompts use the class word alone."""
     strength: Strength = field(default_factory=TwoPhase)
     training: Mapping[str, Any] = field(default_factory=dict)
     """Settings that differ from the preset."""
@@ -47,7 +47,7 @@ METHODS = {
         Method("customcrafter", "CustomCrafter", "paper"),
     )
 }
-"""The paper's methods. Where it does not say at what strength SSLM was measured alone, it is λl."""
+"""The paper's methods. It does not give the strength for SSLM alone; λl is used here."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class SubjectEntry:
     photos: Path
     prior: Path | None = None
     prompts: tuple[str, ...] = ()
-    """With ``{}`` for the subject; none: those of the benchmark."""
+    """With ``{}`` in place of the subject; if empty, the benchmark's prompts are used."""
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Everything that a benchmark needs besides base model and scorer."""
+    """Everything a benchmark needs besides the base model and the scorer."""
 
     title: str
     subjects: tuple[SubjectEntry, ...]
@@ -73,27 +73,27 @@ class BenchmarkConfig:
     seeds: tuple[int, ...] = (0,)
     training_seeds: tuple[int, ...] = (0,)
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Settings for all methods, over their presets."""
+    """Settings for all methods that override their presets."""
     steps: int = STEPS
     eta: float = ETA
     cfg: float = 0.0
     exact_tail: bool = False
     base: Path | None = None
     models: Mapping[str, Path] = field(default_factory=dict)
-    """``clip``, ``dino``, ``raft``: where the scorers' models lie."""
+    """``clip``, ``dino``, ``raft``: paths of the scorers' models."""
 
     def train_config(self, method: Method, subject: SubjectEntry, training_seed: int) -> TrainConfig:
-        """The settings by which a method learns a subject.
+        """The settings with which a method trains a subject.
 
         Raises:
-            InputError: a name or value that training does not know.
+            InputError: an unknown setting or an invalid value.
         """
         assert method.preset is not None
         values = {**PRESETS[method.preset], **self.training, **method.training}
         return TrainConfig.from_metadata({**values, "class_word": subject.class_word, "seed": training_seed})
 
     def without_prior(self) -> list[str]:
-        """Subjects that a method of prior preservation learns without pictures of the class, which the paper has."""
+        """Subjects without prior images although some method uses prior preservation; the paper always has them."""
         bare = [subject for subject in self.subjects if subject.prior is None]
         learned = [method for method in self.methods if method.preset is not None]
         preserves = any(self.train_config(method, subject, 0).prior_weight for method in learned for subject in bare)
@@ -105,14 +105,14 @@ class BenchmarkConfig:
 
     @classmethod
     def from_content(cls, content: Mapping[str, Any], folder: Path) -> BenchmarkConfig:
-        """Read plain values, as a JSON or TOML file holds them.
+        """Read plain values from a JSON or TOML file.
 
         Args:
             content: the values.
-            folder: paths are meant from here.
+            folder: the folder that paths are relative to.
 
         Raises:
-            InputError: an unknown name, a value of the wrong kind, or something that does not fit together.
+            InputError: an unknown name, a value of the wrong type, or values that contradict each other.
         """
         reader = _Reader(folder)
         known: dict[str, Callable[[str, Any], Any]] = {
@@ -135,10 +135,10 @@ class BenchmarkConfig:
         return config
 
     def check(self) -> None:
-        """Refuse what would fail after hours.
+        """Refuse what would otherwise fail after hours.
 
         Raises:
-            InputError: nothing to do, a name twice, a subject without prompts, or training settings that do not fit.
+            InputError: nothing to do, a duplicate name, a subject without prompts, or invalid training settings.
         """
         for kind, names in (
             ("subjects", [subject.name for subject in self.subjects]),
@@ -147,12 +147,14 @@ class BenchmarkConfig:
             ("training_seeds", list(self.training_seeds)),
         ):
             if not names or len(set(names)) < len(names):
-                found = "none" if not names else "one twice"
+                found = "none" if not names else "a duplicate"
                 raise InputError(expected=f"{kind}, each once", found=found, remedy="Correct the benchmark's settings.")
         for subject in self.subjects:
             if not self.prompts_of(subject):
                 raise InputError(
-                    expected=f"prompts for {subject.name}", found="none", remedy="Give it prompts, or the benchmark."
+                    expected=f"prompts for {subject.name}",
+                    found="none",
+                    remedy="Add prompts to it or to the benchmark.",
                 )
             for method in self.methods:
                 if method.preset is not None:
@@ -169,7 +171,7 @@ def _refuse_unknown(place: str, content: Mapping[str, Any], known: Sequence[str]
 
 @dataclass(frozen=True)
 class _Reader:
-    """Plain values as what they stand for."""
+    """Converts plain values to what they mean."""
 
     folder: Path
 
@@ -208,7 +210,9 @@ class _Reader:
         for prompt in prompts:
             if prompt.count("{}") < 1:
                 raise InputError(
-                    expected="prompts with {} for the subject", found=repr(prompt), remedy="Write: a {} on grass."
+                    expected="prompts with {} for the subject",
+                    found=repr(prompt),
+                    remedy="Write, for example: a {} on grass.",
                 )
         return prompts
 
@@ -221,7 +225,9 @@ class _Reader:
         text = self.text("name", value)
         if not NAME.fullmatch(text):
             raise InputError(
-                expected="names of small letters, digits, - and _", found=repr(text), remedy="They become folders."
+                expected="a name of lowercase letters, digits, - and _",
+                found=repr(text),
+                remedy="Names are used as folder names; choose another.",
             )
         return text
 
@@ -230,7 +236,7 @@ class _Reader:
         _refuse_unknown("a subject", table, ("name", "class_word", "photos", "prior", "prompts"))
         for needed in ("name", "class_word", "photos"):
             if needed not in table:
-                raise InputError(expected=f"{needed} of each subject", found="none", remedy="Add it.")
+                raise InputError(expected=f"{needed} for each subject", found="none", remedy="Add it.")
         return SubjectEntry(
             self.name(table["name"]),
             self.text("class_word", table["class_word"]),
@@ -240,21 +246,25 @@ class _Reader:
         )
 
     def method(self, value: Any) -> Method:
-        """A method of `METHODS` by its name, or one with changes: ``{name, like, title, training, strength …}``."""
+        """A method of `METHODS` by name, or a variation of one: ``{name, like, title, training, strength …}``."""
         table = {"name": value} if isinstance(value, str) else self.table("a method", value)
         weights = ("strength", "lambda_s", "lambda_l", "k")
         _refuse_unknown("a method", table, ("name", "like", "title", "training", *weights))
         name = self.name(table.get("name"))
         like = self.text("like", table.get("like", name))
         if like not in METHODS:
-            raise InputError(expected=f"a method: {', '.join(METHODS)}", found=like, remedy="Name one, or add like.")
+            raise InputError(
+                expected=f"a method: {', '.join(METHODS)}", found=like, remedy="Use one of these names, or add like."
+            )
         model = METHODS[like]
         given: dict[str, Any] = {key: table[key] for key in weights if key in table}
         strength = model.strength
         if "strength" in given:
             if len(given) > 1:
                 raise InputError(
-                    expected="either strength or lambda_s, lambda_l and k", found=f"both in {name}", remedy="Choose."
+                    expected="either strength or lambda_s, lambda_l and k",
+                    found=f"both in {name}",
+                    remedy="Remove one.",
                 )
             strength = Constant(self.number("strength", given["strength"]))
         elif given:

@@ -1,4 +1,4 @@
-"""A benchmark's report: the paper's tables beside the paper's values, as Markdown, CSV and HTML, with pictures."""
+"""A benchmark's report: the paper's tables next to the paper's values, as Markdown, CSV and HTML, with images."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ PAGE = "report.html"
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people; a line break within a cell is a newline character."""
+    """A table to read; cells may contain newlines."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
 
     def markdown(self) -> str:
-        """As Markdown."""
+        """Format the table as Markdown."""
         lines = [f"## {self.title}", "", "| " + " | ".join(self.head) + " |", "|" + "---|" * len(self.head)]
         lines += ["| " + " | ".join(cell.replace("\n", "<br>") for cell in row) + " |" for row in self.rows]
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
-        """As HTML."""
+        """Format the table as HTML, with every text escaped."""
 
         def row(cells: Sequence[str], tag: str) -> str:
             escaped = (html.escape(cell).replace("\n", "<br>") for cell in cells)
@@ -61,25 +61,25 @@ class Report:
     absent: dict[str, str]
     notes: Sequence[str]
     about: str
-    """On what it was measured."""
+    """The base model and the number of runs, in a sentence."""
 
     def methods(self) -> dict[str, str]:
-        """Name -> title, in the order of the benchmark."""
+        """Method name -> title, in the benchmark's order."""
         return {result.cell.method.name: result.cell.method.title for result in self.results}
 
     def summary(self, method: str) -> Summary:
-        """Mean scores of a method."""
+        """A method's mean scores."""
         return summarize([result.scores for result in self.results if result.cell.method.name == method])
 
     def tables(self) -> list[Table]:
-        """Table 1 and 2 of the paper, other methods, and differences to CustomCrafter."""
+        """The paper's Tables 1 and 2, other methods, and differences from CustomCrafter."""
         methods = self.methods()
         in_paper = {row.method for row in (*TABLE_1, *TABLE_2)}
         others = [PaperRow(name, title, (0, 0, 0, 0)) for name, title in methods.items() if name not in in_paper]
         tables = [
-            self._table("Table 1: comparison with the existing methods", TABLE_1),
+            self._table("Table 1: comparison with existing methods", TABLE_1),
             self._table("Table 2: ablation", TABLE_2),
-            self._table("Further methods", others, with_paper=False),
+            self._table("Other methods", others, with_paper=False),
             self._differences(),
         ]
         return [table for table in tables if table is not None]
@@ -99,7 +99,7 @@ class Report:
         return sum(result.cell.method.name == method for result in self.results)
 
     def _differences(self) -> Table | None:
-        """Each method's scores less CustomCrafter's on the same subject, prompt and seed, with paired intervals."""
+        """Each method's scores minus CustomCrafter's on the same subject, prompt and seed, with paired intervals."""
         methods = self.methods()
         if OURS not in methods or len(methods) < 2:
             return None
@@ -118,18 +118,18 @@ class Report:
                     cells.append(_cell(bootstrap_mean(values) if values else None, None, signed=True))
                 lines.append([title, *cells, str(len(pairs))])
         head = ["method", *METRICS, "pairs"]
-        return Table("Difference to CustomCrafter, pair by pair", head, lines) if lines else None
+        return Table("Difference from CustomCrafter, paired", head, lines) if lines else None
 
     def remarks(self) -> list[str]:
-        """What a reader must know."""
+        """What a reader needs to know."""
         by_lack: dict[str, list[str]] = {}
         for metric, lack in self.absent.items():
             by_lack.setdefault(lack, []).append(metric)
-        missing = [f"Not measured: {', '.join(metrics)}; needs {lack}." for lack, metrics in by_lack.items()]
+        missing = [f"Not measured for lack of {lack}: {', '.join(metrics)}." for lack, metrics in by_lack.items()]
         return [
             self.about,
-            "Intervals: 95 %, bootstrap over videos. Below them the paper's values, measured on its own 20 subjects and "
-            "200 prompts with VideoCrafter2.",
+            "Brackets show 95 % bootstrap intervals over videos. Below each score is the paper's value, measured on its own "
+            "20 subjects and 200 prompts with VideoCrafter2.",
             *missing,
             *self.notes,
         ]
@@ -152,10 +152,10 @@ def _cell(interval: Interval | None, paper: float | None, *, signed: bool = Fals
 
 
 def write_report(folder: Path, report: Report, on_sheet: Callable[[int, int], None] | None = None) -> list[Path]:
-    """Write the tables, one contact sheet for each subject and prompt, and the list for the preference page.
+    """Write the tables, a contact sheet for each subject and prompt, and the list for the preference page.
 
     Returns:
-        The files a person wants to open first.
+        The report's main files, in the order to open them.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -175,7 +175,7 @@ def write_report(folder: Path, report: Report, on_sheet: Callable[[int, int], No
 
 
 def _sets(report: Report) -> dict[str, list[CellResult]]:
-    """Results of the same subject, training seed, prompt and seed, by a name for people."""
+    """Results of the same subject, training seed, prompt and seed, under a readable name."""
     sets: dict[str, list[CellResult]] = {}
     several = len({result.cell.training_seed for result in report.results}) > 1
     for result in report.results:
@@ -202,7 +202,7 @@ def _write_sheets(folder: Path, report: Report, on_sheet: Callable[[int, int], N
 
 
 def _page(report: Report, tables: Sequence[Table], remarks: Sequence[str], size: tuple[int, int]) -> str:
-    """The page; all videos have the ``size`` (width, height) that keeps their places before they are loaded."""
+    """The HTML page; the common ``size`` (width, height) reserves space for videos before they load."""
     parts = [f"<h1>{html.escape(report.title)}</h1>", *(f"<p>{html.escape(remark)}</p>" for remark in remarks)]
     parts += [table.html() for table in tables]
     for name, results in _sets(report).items():
@@ -213,7 +213,7 @@ def _page(report: Report, tables: Sequence[Table], remarks: Sequence[str], size:
 
 
 def _figure(file: str, title: str, size: tuple[int, int]) -> str:
-    """A video that the page's script plays while it is in view; where no scripts run, one with controls."""
+    """A video that the page's script plays while it is visible; without scripts, one with controls."""
     common = f'width="{size[0]}" height="{size[1]}" muted loop playsinline'
     source = html.escape(file)
     return (
@@ -248,13 +248,13 @@ def _cells_csv(report: Report) -> str:
 
 
 def _report_videos(folder: Path, report: Report) -> ReportVideos:
-    """What the preference page is made from; of several training seeds the first."""
+    """What the preference page is made from; only the first training seed is used."""
     first = report.results[0].cell.training_seed
     videos, photos = [], {}
     for result in report.results:
         cell, subject = result.cell, result.cell.subject
         if cell.training_seed == first:
-            prompt = cell.prompt.replace("{}", subject.class_word)  # the same for all methods
+            prompt = cell.prompt.replace("{}", subject.class_word)  # identical for all methods
             videos.append(ReportVideo(f"{cell.stem}.mp4", cell.method.name, subject.name, prompt, cell.seed))
         photos[subject.name] = sorted(
             str(path.relative_to(folder)) for path in (folder / "photos" / subject.name).glob("*.png")
@@ -263,7 +263,7 @@ def _report_videos(folder: Path, report: Report) -> ReportVideos:
 
 
 def write_photos(folder: Path, subject: str, photos: Sequence[Image.Image]) -> None:
-    """Put small copies of a subject's first photos into the report."""
+    """Save small copies of a subject's first photos in the report."""
     for i, photo in enumerate(photos[:PHOTOS_SHOWN]):
         small, picture = photo.copy(), io.BytesIO()
         small.thumbnail((PHOTO_SIDE, PHOTO_SIDE))

@@ -1,4 +1,4 @@
-"""The paper's Table 1 and Table 2, and which method of the benchmark each row is."""
+"""The paper's Tables 1 and 2, and the benchmark method of each row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row: CLIP-T, CLIP-I, DINO-I, Temporal Consistency."""
+    """A row of a table: CLIP-T, CLIP-I, DINO-I, temporal consistency."""
 
     method: str
     """Its name in the benchmark."""

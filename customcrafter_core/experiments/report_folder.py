@@ -1,4 +1,4 @@
-"""A folder of videos of several methods, with what each of them shows: what the preference page is made from."""
+"""A folder of videos from several methods, with a list of what each shows; the preference page is made from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files.writing import write_json
 
 MANIFEST = "videos.json"
-REMEDY = "Give a folder that the benchmark command wrote."
+REMEDY = "Use a folder written by the benchmark command."
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ReportVideo:
     """One video of a report."""
 
     file: str
-    """Path below the report's folder."""
+    """Path relative to the report's folder."""
     method: str
     subject: str
     prompt: str
@@ -29,14 +29,14 @@ class ReportVideo:
 
 @dataclass(frozen=True)
 class ReportVideos:
-    """All videos of a report, and the photos of each subject."""
+    """All videos of a report, and each subject's photos."""
 
     videos: Sequence[ReportVideo]
     photos: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Subject -> paths below the report's folder."""
+    """Subject -> paths relative to the report's folder."""
 
     def write(self, folder: Path) -> Path:
-        """Write the list beside the videos.
+        """Write the list next to the videos.
 
         Raises:
             OSError: the disk is full or the folder cannot be written.
@@ -49,11 +49,11 @@ class ReportVideos:
         """Read the list of a report's videos.
 
         Raises:
-            InputError: there is none, it is of another form, or a file that it names lies elsewhere or is absent.
+            InputError: there is no list, it is malformed, or a file in it is missing or outside the folder.
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise InputError(expected=f"a report with its {MANIFEST}", found=f"none in {folder}", remedy=REMEDY)
+            raise InputError(expected=f"a report with a {MANIFEST}", found=f"none in {folder}", remedy=REMEDY)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             videos = [
@@ -72,5 +72,7 @@ def _check_inside(folder: Path, name: Any) -> None:
     path = (folder / str(name)).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise InputError(
-            expected=f"the files that {MANIFEST} names within {folder}", found=f"not {name}", remedy=REMEDY
+            expected=f"every file listed in {MANIFEST} to be in {folder}",
+            found=f"{name}, which is missing or outside",
+            remedy=REMEDY,
         )

@@ -1,4 +1,4 @@
-"""The blind preference page: pairs of videos, the paper's four questions, nothing that tells which method made which."""
+"""The blind preference page: pairs of videos, the paper's four questions, no hint of which method made which."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PAGE, KEY = "study.html", "study-key.json"
 OURS = "customcrafter"
 PAIRS = 30  # the paper's study had 30 sets
 QUESTIONS = {
-    "text_alignment": "Which video fits the text better?",
-    "subject_fidelity": "In which video does the thing look more like its photos?",
-    "motion_fluency": "In which video is the motion better?",
+    "text_alignment": "Which video matches the text better?",
+    "subject_fidelity": "In which video does the subject look more like the photos?",
+    "motion_fluency": "Which video has the better motion?",
     "overall_quality": "Which video is better overall?",
 }
 """The paper's: Text Alignment, Subject Fidelity, Motion Fluency, Overall Quality."""
@@ -41,20 +41,22 @@ class Pair:
 def choose_pairs(
     videos: Sequence[ReportVideo], *, against: str | None = None, most: int = PAIRS, seed: int = 0
 ) -> list[Pair]:
-    """Pairs of two methods on the same subject, prompt and seed.
+    """Choose pairs of videos by two methods on the same subject, prompt and seed.
 
     Args:
-        videos: of a report.
-        against: a method that is in every pair; None for `OURS` if there is one, else all pairs of methods.
-        most: how many pairs; chosen at random, but equally often from every pair of methods.
-        seed: of the choice.
+        videos: the report's videos.
+        against: a method in every pair; None for `OURS` if present, else all pairs of methods.
+        most: maximum number of pairs; chosen at random, equally often from every pair of methods.
+        seed: of the random choice.
 
     Raises:
         InputError: no such method, or nothing to compare.
     """
     methods = sorted({video.method for video in videos})
     if against is not None and against not in methods:
-        raise InputError(expected=f"one of {', '.join(methods)}", found=against, remedy="Name a method of the report.")
+        raise InputError(
+            expected=f"one of {', '.join(methods)}", found=against, remedy="Choose a method from the report."
+        )
     wanted = against or (OURS if OURS in methods else None)
     by_set: dict[tuple[str, str, int], list[ReportVideo]] = {}
     for video in videos:
@@ -68,7 +70,7 @@ def choose_pairs(
         raise InputError(
             expected="two methods with the same subject, prompt and seed",
             found=f"none among {len(videos)} videos",
-            remedy="Run the benchmark with two methods.",
+            remedy="Run the benchmark with at least two methods.",
         )
     draw = random.Random(seed)
     queues = [draw.sample(pairs, len(pairs)) for _, pairs in sorted(by_methods.items())]
@@ -79,15 +81,15 @@ def choose_pairs(
 
 
 def write_study(folder: Path, pairs: Sequence[Pair], report: ReportVideos, page: Path | None = None) -> list[Path]:
-    """Write the page with everything in it, and the key, which stays with whoever asks.
+    """Write the self-contained page, and the key, which is kept from the participants.
 
-    In the page videos have names made from their content; the key says which method made which.
+    In the page, videos are named by their content; the key says which method made which.
 
     Args:
-        folder: of the report.
-        pairs: what is asked.
-        report: for the photos of the subjects.
-        page: where the page goes; by default into the report's folder.
+        folder: the report's folder.
+        pairs: the pairs to show.
+        report: source of the subjects' photos.
+        page: path of the page; by default in the report's folder.
 
     Returns:
         The page and the key.
@@ -108,7 +110,7 @@ def write_study(folder: Path, pairs: Sequence[Pair], report: ReportVideos, page:
         "pairs": [
             {
                 "id": ids[pair],
-                "prompt": without_tokens(pair.first.prompt),  # people are shown photos, not the token
+                "prompt": without_tokens(pair.first.prompt),  # participants see photos instead of the token
                 "subject": subjects[pair.first.subject],
                 "videos": sorted((names[pair.first], names[pair.second])),
             }
@@ -129,7 +131,7 @@ def write_study(folder: Path, pairs: Sequence[Pair], report: ReportVideos, page:
 
 
 def _name(video: ReportVideo, content: bytes) -> str:
-    """A name that tells nothing; the method goes into it, as two methods may give the same video."""
+    """A name that reveals nothing; it depends on the method, since two methods may give the same video."""
     return _digest(video.method, video.subject, video.prompt, str(video.seed), hashlib.sha256(content).hexdigest())
 
 

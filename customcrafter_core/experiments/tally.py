@@ -1,4 +1,4 @@
-"""What the answers to a preference page say, with intervals."""
+"""Tally the answers to a preference page, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -31,38 +31,41 @@ class Answer:
 
 @dataclass(frozen=True)
 class Preference:
-    """How often a method was preferred to another; "no difference" counts half."""
+    """How often a method was preferred over another; "no difference" counts as half."""
 
     question: str
     method: str
     other: str
     share: Interval
-    """0 … 1; whole raters are drawn for the interval where there is more than one, else whole pairs."""
+    """0 … 1; the interval resamples raters if there are several, else pairs."""
     raters: int
     answers: int
 
 
 @dataclass(frozen=True)
 class Tally:
-    """All preferences, and how often the left video was chosen: far from one half, people did not look."""
+    """All preferences, and how often the left video was chosen: far from one half, raters were not looking."""
 
     preferences: list[Preference]
     left: Interval | None
     raters: int
 
     def markdown(self) -> str:
-        """A table for people."""
-        lines = ["| question | preferred | to | share | raters | answers |", "|---|---|---|---|---|---|"]
+        """A table to read."""
+        lines = ["| question | preferred | over | share | raters | answers |", "|---|---|---|---|---|---|"]
         lines += [
             f"| {p.question.replace('_', ' ')} | {p.method} | {p.other} | {p.share} | {p.raters} | {p.answers} |"
             for p in self.preferences
         ]
         if self.left is not None:
-            lines += ["", f"The left video was chosen in {self.left} of the answers that chose one (0.5 is expected)."]
+            lines += [
+                "",
+                f"Among answers with a preference, the left video was chosen in {self.left} (0.5 is expected).",
+            ]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """The same for programs."""
+        """The same table as CSV."""
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(["question", "method", "other", "share", "low", "high", "raters", "answers"])
@@ -77,8 +80,8 @@ def read_answers(paths: Iterable[Path], study: str) -> list[Answer]:
     """Read what the page saved.
 
     Raises:
-        InputError: a file is no such CSV, belongs to another study, compares a video with itself, or repeats the
-            answers of another.
+        InputError: a file is not such a CSV, belongs to another study, compares a video with itself, or repeats
+            answers from another file.
         OSError: a file cannot be read.
     """
     answers: dict[tuple[str, str, str], Answer] = {}
@@ -87,19 +90,21 @@ def read_answers(paths: Iterable[Path], study: str) -> list[Answer]:
             reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
             rows, columns = [(reader.line_num, row) for row in reader], tuple(reader.fieldnames or ())
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(expected="a CSV", found=f"none in {path.name}", remedy="Give saved answers.") from error
+            raise InputError(
+                expected="a CSV file", found=f"something else in {path.name}", remedy="Use the saved answers."
+            ) from error
         if columns != COLUMNS:
             raise InputError(
                 expected=f"the columns {', '.join(COLUMNS)}",
                 found=f"others in {path.name}",
-                remedy="Give saved answers.",
+                remedy="Use the files saved by the page.",
             )
         for line, row in rows:
             if row["study"] != study:
                 raise InputError(
                     expected=f"answers to this study, {study}",
                     found=f"{path.name}, answers to another",
-                    remedy="Give the report they belong to, or leave the file out.",
+                    remedy="Use the report they belong to, or leave the file out.",
                 )
             if row["left"] == row["right"]:
                 raise InputError(
@@ -111,12 +116,12 @@ def read_answers(paths: Iterable[Path], study: str) -> list[Answer]:
             if given in answers:
                 raise InputError(
                     expected="each answer once",
-                    found=f"a second one of {row['rater']} in {path.name}",
-                    remedy="Leave out the older file; people with the same name need different codes.",
+                    found=f"a second one by {row['rater']} in {path.name}",
+                    remedy="Leave out the older file; participants need different names or codes.",
                 )
             answers[given] = Answer(*(row[name] for name in COLUMNS[1:-1]))
     if not answers:
-        raise InputError(expected="answers", found="none in the files", remedy="Give saved answers.")
+        raise InputError(expected="answers", found="none in the files", remedy="Use the files saved by the page.")
     return list(answers.values())
 
 
@@ -124,11 +129,11 @@ def tally(answers: Sequence[Answer], methods: Mapping[str, str]) -> Tally:
     """Count preferences.
 
     Args:
-        answers: of all raters.
+        answers: all raters' answers.
         methods: video name on the page -> method.
 
     Raises:
-        InputError: an answer names a video or question that the page has not, or one video as both.
+        InputError: an answer refers to a video or question that is not on the page, or to one video twice.
     """
     groups: dict[tuple[str, str, str], list[tuple[Answer, float]]] = {}
     for answer in answers:
@@ -173,13 +178,15 @@ def read_key(folder: Path) -> tuple[str, dict[str, str]]:
     """The study's name and, for each video's name on the page, its method.
 
     Raises:
-        InputError: there is no page's key in the folder, or it cannot be read.
+        InputError: there is no key in the folder, or it cannot be read.
     """
     path = folder / KEY
     if not path.is_file():
-        raise InputError(expected=f"a study with its {KEY}", found=f"none in {folder}", remedy="Make the page first.")
+        raise InputError(expected=f"a study with its {KEY}", found=f"none in {folder}", remedy="Create the page first.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return str(content["study"]), {name: str(video["method"]) for name, video in content["videos"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(expected=f"the key in {KEY}", found=repr(error), remedy="Make the page again.") from error
+        raise InputError(
+            expected=f"a valid key in {KEY}", found=repr(error), remedy="Create the page again."
+        ) from error

@@ -1,1 +1,1 @@
-"""What a learned subject is: LoRA factors and the token V*, in one file."""
+"""A trained subject: LoRA factors and the token V*, in one file."""

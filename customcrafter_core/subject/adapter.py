@@ -1,4 +1,4 @@
-"""Subjects attached to the UNet: their strength changes between steps, the base weights never do."""
+"""Attaches subjects to the UNet: their strength can change between steps, the base weights never do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class AttachedSubjects:
 
     def __init__(self, cells: Sequence[list[float]]) -> None:
         """Args:
-        cells: the strength of each subject, which all that it changes reads.
+        cells: the strength of each subject, shared by everything the subject changes.
         """
         self._cells = cells
 
@@ -29,26 +29,26 @@ class AttachedSubjects:
         return tuple(strength for cell in self._cells for strength in cell)
 
     def set_strengths(self, strengths: Sequence[float]) -> None:
-        """Set one strength for each subject; one of strength 0 takes no part in the forward pass at all."""
+        """Set one strength for each subject; at strength 0 a subject takes no part in the forward pass."""
         for cell, strength in zip(self._cells, strengths, strict=True):
             cell[0] = strength
 
 
 class LowRankChange(nn.Module):
-    """A weight with the changes of subjects, each at its strength, made anew whenever the layer asks for it.
+    """A weight plus the changes of subjects, each at its strength, recomputed whenever the layer uses it.
 
-    Adding to the weight costs less than adding to what the layer puts out, which has far more rows than the weight.
+    Adding to the weight costs less than adding to the layer's output, which has far more rows.
     """
 
     def __init__(self, changes: Sequence[tuple[list[float], torch.Tensor, torch.Tensor]]) -> None:
         """Args:
-        changes: of each subject the cell with its strength, ``up (out, rank)`` and ``down (rank, in)``.
+        changes: for each subject the cell with its strength, ``up (out, rank)`` and ``down (rank, in)``.
         """
         super().__init__()
         self._changes = tuple(changes)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """``(out, in)``; the very same tensor where every strength is 0."""
+        """The changed weight ``(out, in)``; the same tensor object if every strength is 0."""
         for (strength,), up, down in self._changes:
             if strength != 0:
                 weight = torch.addmm(weight, up, down, alpha=strength)
@@ -57,9 +57,9 @@ class LowRankChange(nn.Module):
 
 @contextmanager
 def attached(unet: UNet3DConditionModel, subjects: Sequence[Subject]) -> Iterator[AttachedSubjects]:
-    """Attach subjects, at strength 0, while the context lasts; afterwards, whatever happened, the UNet is what it was.
+    """Attach subjects, at strength 0, within the context; on exit, even after an error, the UNet is as it was.
 
-    Weights that were made in torch's inference mode can be changed inside of that mode only.
+    Weights created in torch's inference mode can only be changed in that mode.
     """
     cells = [[0.0] for _ in subjects]
     with ExitStack() as stack:

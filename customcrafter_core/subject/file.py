@@ -1,7 +1,7 @@
-"""One subject, one ``.safetensors`` file.
+"""Saves and loads subjects; each is one ``.safetensors`` file.
 
-It holds the LoRA factors under names that ComfyUI's own LoRA loader reads, the learned token as ``emb_params``, identity
-adapters if the subject has any, and everything else as metadata.
+It contains the LoRA factors under names that ComfyUI's own LoRA loader reads, the learned token as ``emb_params``, any
+identity adapters, and everything else as metadata.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FACTOR_NAME = re.compile(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight")
 
 
 def save_subject(subject: Subject, path: str | Path) -> Path:
-    """Write a subject; a failure leaves what was there before.
+    """Save a subject; if that fails, an existing file is left as it was.
 
     Raises:
-        InputError: the path does not end in ``.safetensors``, or the subject could not be read back.
+        InputError: the path does not end in ``.safetensors``, or the subject could not be loaded again.
         OSError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
@@ -66,7 +66,7 @@ def lora_tensors(subject: Subject) -> dict[str, torch.Tensor]:
 
 
 def plain_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A float32 copy in memory of its own: safetensors refuses tensors that share memory."""
+    """A float32 copy with its own memory: safetensors rejects tensors that share memory."""
     return tensor.detach().to("cpu", torch.float32).clone(memory_format=torch.contiguous_format)
 
 
@@ -92,10 +92,10 @@ def _metadata(subject: Subject) -> dict[str, str]:
 
 
 def load_subject(path: str | Path) -> Subject:
-    """Read a subject file, strictly.
+    """Load a subject file, strictly.
 
     Raises:
-        InputError: no such file, not a subject, a missing token, unknown names, factors that do not fit, NaN.
+        InputError: no such file, not a subject, a missing token, unknown names, inconsistent factors, or NaN.
     """
     with open_tensor_file(path) as file:
         content = _content(file)
@@ -112,17 +112,17 @@ def load_subject(path: str | Path) -> Subject:
 
 
 def is_subject(file: TensorFile) -> bool:
-    """Whether the file says that it holds a subject."""
+    """Whether the file's metadata says it is a subject."""
     return METADATA_KEY in file.metadata
 
 
 def _content(file: TensorFile) -> dict[str, Any]:
     if not is_subject(file):
         raise InputError(
-            expected="a subject file of this pack",
-            found=f"{file.path.name}, without its metadata",
-            remedy="A LoRA of another program is turned into one by python -m customcrafter_core convert, run in this "
-            "pack's folder.",
+            expected="a CustomCrafter subject",
+            found=f"{file.path.name}, which has no subject metadata",
+            remedy="To convert a LoRA from another program, run python -m customcrafter_core convert in this node pack's "
+            "folder.",
         )
     try:
         content: dict[str, Any] = json.loads(file.metadata[METADATA_KEY])
@@ -130,7 +130,7 @@ def _content(file: TensorFile) -> dict[str, Any]:
             raise InputError(
                 expected=f"a subject of format {FORMAT}",
                 found=f"format {content['format']} in {file.path.name}",
-                remedy="It was saved by a newer version of this pack: update.",
+                remedy="It was saved by a newer version of CustomCrafter; please update.",
             )
         return content
     except InputError:
@@ -161,7 +161,7 @@ def _factors(file: TensorFile, content: Mapping[str, Any]) -> dict[str, LoRAFact
     if unknown or half or len(pairs) != saved:
         problems = [f"unknown tensors: {some_names(unknown)}"] if unknown else []
         problems += [f"only one factor for {some_names(half)}"] if half else []
-        problems += [f"{len(pairs)} of the {saved} layers that were saved"] if len(pairs) != saved else []
+        problems += [f"only {len(pairs)} of the {saved} layers that were saved"] if len(pairs) != saved else []
         raise InputError(
             expected=f"pairs of LoRA factors and a token in {file.path.name}",
             found="; ".join(problems),
@@ -181,7 +181,7 @@ def _adapters(file: TensorFile, content: Mapping[str, Any]) -> dict[str, Identit
     if odd or len(parts) != saved:
         raise InputError(
             expected=f"{saved} identity adapters with {', '.join(sorted(known))} in {file.path.name}",
-            found=f"others in {some_names(odd)}" if odd else f"{len(parts)}",
+            found=f"different ones in {some_names(odd)}" if odd else f"{len(parts)}",
             remedy="The file is damaged; save the subject again.",
         )
     return {block: IdentityAdapter(**tensors) for block, tensors in sorted(parts.items())}

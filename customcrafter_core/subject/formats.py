@@ -1,4 +1,4 @@
-"""LoRA files of other programs: read into factors, written from them.
+"""Imports LoRA files from other programs and exports subjects to ComfyUI's formats.
 
 Read: the authors' names (``…lora_up.weight`` on VideoCrafter2's module names), peft (``base_model.model.…lora_A``),
 diffusers (``unet.…lora_A`` and ``unet.…lora.up``), kohya (``lora_unet_…``) and ComfyUI (``diffusion_model.…``).
@@ -35,7 +35,7 @@ WRAPPERS = (PEFT, UNET_PREFIX, "diffusion_model.", "unet.", "model.")
 KOHYA = "lora_unet_"
 DIFFUSERS_METADATA = "lora_adapter_metadata"
 UNCALLABLE = re.compile(r"[\s()\\<\[{}|]+")
-"""What a prompt of ComfyUI's ends an embedding's name at, or reads as a weight or a choice."""
+"""Characters that end an embedding's name in a ComfyUI prompt, or mean a weight or a choice there."""
 
 
 def import_lora(
@@ -46,18 +46,18 @@ def import_lora(
     placeholder: str = PLACEHOLDER,
     token_file: str | Path | None = None,
 ) -> Subject:
-    """Make a subject from a LoRA file of another program.
+    """Make a subject from another program's LoRA file.
 
     Args:
         path: the LoRA.
-        model: the base model it belongs to.
+        model: the base model it was trained on.
         class_word: what the subject is, such as ``teddy bear``.
         placeholder: how V* is written in prompts.
-        token_file: the learned token; without one V* is the class word's own embedding, which is what the authors'
+        token_file: the learned token; without one, V* is the class word's own embedding, which is what the authors'
             training code amounts to.
 
     Raises:
-        InputError: a name matches no target, factors do not fit, or the token does not.
+        InputError: a name matches no target, or the factors or the token do not fit.
     """
     check_placeholder(placeholder)
     with open_tensor_file(path) as file:
@@ -72,7 +72,7 @@ def import_lora(
 
 
 def read_factors(file: TensorFile, targets: Mapping[str, object], table: Table) -> dict[str, LoRAFactors]:
-    """Read LoRA factors under any of the known names; alpha is folded into the upper factor.
+    """Read LoRA factors under any of the known naming schemes; alpha is folded into the up factor.
 
     Args:
         file: an open LoRA file.
@@ -80,7 +80,7 @@ def read_factors(file: TensorFile, targets: Mapping[str, object], table: Table) 
         table: VideoCrafter2's module names -> ours.
 
     Raises:
-        InputError: it names everything that matches no target or lacks its partner.
+        InputError: a tensor matches no target or lacks its partner; the message lists them.
     """
     flat = {name.replace(".", "_"): name for name in targets}
     pairs: dict[str, dict[str, torch.Tensor]] = {}
@@ -96,14 +96,14 @@ def read_factors(file: TensorFile, targets: Mapping[str, object], table: Table) 
             pairs[target][part] = file.read(name)
     half = sorted(name for name, pair in pairs.items() if not {"down", "up"} <= set(pair))
     if unknown or twice or half or not pairs:
-        problems = [f"{len(unknown)} names without a target: {some_names(unknown)}"] if unknown else []
-        problems += [f"another name for the same factor: {some_names(twice)}"] if twice else []
+        problems = [f"tensors that match no layer ({len(unknown)}): {some_names(unknown)}"] if unknown else []
+        problems += [f"a factor that appears twice: {some_names(twice)}"] if twice else []
         problems += [f"only one factor for {some_names(half)}"] if half else []
         problems += [] if pairs else ["nothing that fits"]
         raise InputError(
-            expected="LoRA factors for q, k, v of the spatial attention of this base model",
+            expected="LoRA factors for q, k and v of this base model's spatial attention",
             found=f"{'; '.join(problems)} in {file.path.name}",
-            remedy="Use a LoRA made for VideoCrafter2's spatial attention.",
+            remedy="Use a LoRA that was trained on VideoCrafter2's spatial attention.",
         )
     config = _adapter_config(file)
     return {name: _factors(name, pair, config) for name, pair in sorted(pairs.items())}
@@ -136,7 +136,7 @@ def _target(layer: str, targets: Mapping[str, object], table: Table, flat: Mappi
 
 @dataclass(frozen=True)
 class _AdapterConfig:
-    """What peft and diffusers say about a LoRA outside of its tensors."""
+    """What peft and diffusers store about a LoRA outside its tensors."""
 
     alpha: float | None = None
     use_rslora: bool = False
@@ -146,7 +146,7 @@ class _AdapterConfig:
 
 
 def _adapter_config(file: TensorFile) -> _AdapterConfig:
-    """Read alpha from diffusers' metadata or from peft's ``adapter_config.json`` beside the file, if there is one."""
+    """Read alpha from diffusers' metadata or from peft's ``adapter_config.json`` next to the file, if present."""
     beside = file.path.with_name("adapter_config.json")
     stored = file.metadata.get(DIFFUSERS_METADATA)
     try:
@@ -176,69 +176,71 @@ def _factors(name: str, pair: Mapping[str, torch.Tensor], config: _AdapterConfig
         return LoRAFactors(down=down, up=up * config.scale(rank))
     if alpha.numel() != 1:
         raise InputError(
-            expected="one number as alpha", found=f"{name} alpha {tuple(alpha.shape)}", remedy="Export the LoRA again."
+            expected="a single number as alpha",
+            found=f"{name} alpha of shape {tuple(alpha.shape)}",
+            remedy="Export the LoRA again.",
         )
     return LoRAFactors(down=down, up=up * (float(alpha) / rank))
 
 
 def class_embedding(model: VideoCrafter2, class_word: str) -> torch.Tensor:
-    """The text encoder's own row ``(1, d)`` for a class word; the mean of its rows if it is several tokens.
+    """The text encoder's own embedding ``(1, d)`` of a class word; the mean if it is several tokens.
 
     Raises:
-        InputError: the class word is empty or no UTF-8.
+        InputError: the class word is empty or not valid UTF-8.
     """
     ids = tokenize(class_word)
     if not ids:
         raise InputError(
-            expected="a class word", found=repr(class_word), remedy="Say what the subject is, such as: dog."
+            expected="a class word", found=repr(class_word), remedy="Write what the subject is, such as: dog."
         )
     table = model.text_encoder.get_input_embeddings().weight
     return table[torch.tensor(ids, device=table.device)].float().mean(0, keepdim=True).cpu()
 
 
 def read_token(path: str | Path) -> torch.Tensor:
-    """A learned token ``(n, d)`` from a file with one tensor: ComfyUI's, diffusers' or the authors'.
+    """Read a learned token ``(n, d)`` from a file with one tensor: ComfyUI's, diffusers' or the authors' format.
 
     Raises:
-        InputError: there is not exactly one tensor, or it is no row of vectors.
+        InputError: there is not exactly one tensor.
     """
     with open_tensor_file(path) as file:
         if len(file.tensors) != 1:
             raise InputError(
-                expected="one tensor, the learned token",
+                expected="a token file with a single tensor",
                 found=f"{len(file.tensors)} in {file.path.name}",
-                remedy="Check the file.",
+                remedy="Check that this is the file of a learned token.",
             )
         token = file.read(next(iter(file.tensors))).float()
     return token.reshape(1, -1) if token.ndim == 1 else token
 
 
 def check_exportable(subject: Subject) -> None:
-    """Refuse to export what ComfyUI has no format for.
+    """Refuse a subject that ComfyUI has no format for.
 
     Raises:
         InputError: the subject is not a LoRA and a token.
     """
     if not subject.factors:
         raise InputError(
-            expected="a subject whose weights are a LoRA",
-            found="one of identity adapters" if subject.adapters else "a token alone",
-            remedy="Save it without export; the nodes of this pack apply it.",
+            expected="a subject with a LoRA",
+            found="one with identity adapters" if subject.adapters else "a token alone",
+            remedy="Save it without export and use it with the CustomCrafter nodes.",
         )
 
 
 def host_names(stem: str) -> tuple[str, str]:
-    """Names, without ending, of the LoRA and the embedding that are exported of a subject.
+    """Names, without suffix, of the LoRA and the embedding that a subject is exported to.
 
     Args:
-        stem: the subject's own name; what a prompt would not read as part of a name becomes ``_``.
+        stem: the subject's own file name without suffix; characters that end a name in prompts become ``_``.
     """
     plain = UNCALLABLE.sub("_", stem)
     return f"{plain}-lora", f"{plain}-token"
 
 
 def host_call(embedding: str, class_word: str) -> str:
-    """How a prompt of ComfyUI's calls a subject by the name of its embedding file."""
+    """What to write in a ComfyUI prompt to use an exported subject."""
     return " ".join(f"embedding:{embedding} {class_word}".split())
 
 
@@ -247,8 +249,8 @@ def export_for_host(subject: Subject, lora_path: str | Path, embedding_path: str
 
     Args:
         subject: the subject.
-        lora_path: for LoraLoader; ends in ``.safetensors``.
-        embedding_path: for ``embedding:NAME`` in a prompt, where NAME is the file's name; ends in ``.safetensors``.
+        lora_path: the LoRA for LoraLoader; ends in ``.safetensors``.
+        embedding_path: the embedding, written ``embedding:NAME`` in prompts; ends in ``.safetensors``.
 
     Raises:
         InputError: the subject is not a LoRA and a token.

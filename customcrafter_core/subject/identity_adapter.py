@@ -1,4 +1,4 @@
-"""DreamVideo's identity adapter: a bottleneck beside cross-attention, on the residual stream of spatial blocks.
+"""DreamVideo's identity adapter: a bottleneck parallel to cross-attention, on the residual stream of spatial blocks.
 
 ``x <- attn2(norm2(x)) + x + strength · (up gelu(down x + down_bias) + up_bias)`` (Wei et al. 2024).
 """
@@ -19,7 +19,7 @@ from .targets import spatial_blocks
 
 @dataclass(frozen=True)
 class IdentityAdapter:
-    """The tensors of one block's adapter; ``c`` is the block's width, ``h`` the hidden one, half of it."""
+    """The tensors of one block's adapter; ``c`` is the block's width, ``h = c / 2`` the hidden width."""
 
     down: torch.Tensor
     """``(h, c)``"""
@@ -32,7 +32,7 @@ class IdentityAdapter:
 
     @classmethod
     def start(cls, width: int, generator: torch.Generator) -> IdentityAdapter:
-        """An adapter without effect: the second layer is zero, the first as PyTorch starts linear layers."""
+        """A new adapter, without effect: the second layer is zero, the first initialised like PyTorch's linear layers."""
         hidden, bound = width // 2, width**-0.5
         uniform = torch.empty(hidden, width + 1).uniform_(-bound, bound, generator=generator)
         return cls(
@@ -44,7 +44,7 @@ class IdentityAdapter:
         return {part.name: getattr(self, part.name) for part in fields(self)}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> IdentityAdapter:
-        """The same adapter elsewhere; what is there already is not copied."""
+        """The same adapter on another device and in another dtype; copied only where necessary."""
         return IdentityAdapter(**{name: tensor.to(device, dtype) for name, tensor in self.tensors().items()})
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -53,14 +53,14 @@ class IdentityAdapter:
         return F.linear(hidden, self.up, self.up_bias).to(x.dtype)
 
     def is_consistent(self) -> bool:
-        """Whether the shapes fit each other."""
+        """Whether the shapes are consistent with each other."""
         h, c = self.down.shape if self.down.ndim == 2 else (0, 0)
         shapes = [tuple(tensor.shape) for tensor in self.tensors().values()]
         return h > 0 and c > 0 and shapes == [(h, c), (h,), (c, h), (c,)]
 
 
 class _Branch:
-    """Adds an adapter to a block by two hooks: the residual stream enters at norm2, the sum leaves at attn2."""
+    """Adds an adapter to a block with two hooks: the residual stream enters at norm2, the sum leaves at attn2."""
 
     def __init__(self, adapter: IdentityAdapter, strength: list[float]) -> None:
         self.adapter, self.strength = adapter, strength
@@ -80,12 +80,12 @@ class _Branch:
 def adapters_attached(
     unet: UNet3DConditionModel, adapters: Mapping[str, IdentityAdapter], strength: list[float]
 ) -> Iterator[None]:
-    """Attach adapters while the context lasts; afterwards, whatever happened, the UNet is what it was.
+    """Attach adapters within the context; on exit, even after an error, the UNet is as it was.
 
     Args:
         unet: the network.
         adapters: block name -> adapter, on the network's device.
-        strength: one number, read at each forward pass; 0 adds nothing at all.
+        strength: a list of one number, read at each forward pass; at 0 nothing is added.
     """
     with ExitStack() as stack:
         blocks = spatial_blocks(unet) if adapters else {}

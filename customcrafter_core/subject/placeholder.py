@@ -1,3 +1,3 @@
-"""How a learned token is written in prompts unless someone says otherwise."""
+"""The default token."""
 
 PLACEHOLDER = "<new1>"

@@ -1,4 +1,4 @@
-"""Prompts that name subjects: V* goes into the text encoder, and a prompt that misses its token is reported."""
+"""Prompts with subjects: V* goes into the text encoder, and a prompt without the token gets a warning."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def missing_tokens(prompt: str, subjects: Sequence[Subject]) -> list[str]:
-    """Warnings, one for each subject whose token the prompt does not hold or holds behind the place where it ends."""
+    """One warning for each subject whose token is not in the prompt, or only after the point where it is cut off."""
     held = tokenizer_of(subjects).placeholders_in(prompt)
     return [
-        f"The prompt does not hold {subject.placeholder}, the token of an applied subject; write {subject.trigger!r}."
+        f"The prompt does not contain {subject.placeholder}, the token of an applied subject; write {subject.trigger!r}."
         for subject in subjects
         if subject.placeholder not in held
     ]
@@ -29,14 +29,14 @@ def tokenizer_of(subjects: Sequence[Subject]) -> PromptTokenizer:
     """A tokenizer that knows the subjects' tokens.
 
     Raises:
-        InputError: two subjects have the same placeholder, or one is not usable.
+        InputError: two subjects have the same placeholder, or one is invalid.
     """
     placeholders = [subject.placeholder for subject in subjects]
     if len(set(placeholders)) < len(placeholders):
         raise InputError(
-            expected="a token of its own for each subject",
+            expected="a different token for each subject",
             found=f"{', '.join(placeholders)}",
-            remedy="Call the second subject <new2>.",
+            remedy="Rename the second subject's token, for example to <new2>.",
         )
     return PromptTokenizer({subject.placeholder: len(subject.embedding) for subject in subjects})
 

@@ -1,4 +1,4 @@
-"""What a learned subject is."""
+"""The trained subject and its checks."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class LoRAFactors:
 
     @property
     def rank(self) -> int:
-        """Inner width."""
+        """The rank of the change."""
         return self.down.shape[0]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject: LoRA factors by layer name, the learned token V*, and how it came about.
+    """A subject: LoRA factors by layer name, the learned token V*, and how it was trained.
 
-    A baseline's subject may have identity adapters, by block name, instead of factors, or the token alone.
+    A subject trained by a baseline may have identity adapters, by block name, instead of factors, or only a token.
     """
 
     factors: Mapping[str, LoRAFactors]
@@ -48,43 +48,43 @@ class Subject:
     class_word: str = ""
     steps: int = 0
     base: str = ""
-    """Fingerprint of the base model, empty if unknown."""
+    """The base model's fingerprint; empty if unknown."""
     recommended: TwoPhase = field(default_factory=TwoPhase)
     training: Mapping[str, Any] = field(default_factory=dict)
     thumbnail: bytes = b""
-    """A small PNG, or nothing."""
+    """A small PNG; may be empty."""
     adapters: Mapping[str, IdentityAdapter] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
-        """Largest rank of all layers."""
+        """The largest rank of any layer."""
         return max((factors.rank for factors in self.factors.values()), default=0)
 
     @property
     def trigger(self) -> str:
-        """How the subject is called in a prompt, such as ``<new1> teddy bear``."""
+        """What to write in prompts, such as ``<new1> teddy bear``."""
         return f"{self.placeholder} {self.class_word}".strip()
 
     def called(self, placeholder: str) -> Subject:
-        """The same subject under another token, so that two subjects fit into one prompt.
+        """The same subject with another token, so that one prompt can use two subjects.
 
         Raises:
-            InputError: the token is not usable.
+            InputError: the token is invalid.
         """
         check_placeholder(placeholder)
         return replace(self, placeholder=placeholder)
 
 
 def check_fits(subject: Subject, model: VideoCrafter2, *, any_base: bool = False) -> None:
-    """Refuse a subject that was not learned on this base model.
+    """Refuse a subject that was not trained on this base model.
 
     Args:
         subject: the subject.
         model: the base model.
-        any_base: accept other weights of the same widths, such as a fine-tune of the base.
+        any_base: accept another base model with the same layer sizes, such as a fine-tune.
 
     Raises:
-        InputError: layers or widths differ, or the weights are those of another base.
+        InputError: layers or widths differ, or the base model is another one.
     """
     _check_layers(subject, model.unet)
     width = model.config.text.hidden_size
@@ -97,8 +97,8 @@ def check_fits(subject: Subject, model: VideoCrafter2, *, any_base: bool = False
     if subject.base and not any_base and not same_base(subject.base, model.fingerprint):
         raise InputError(
             expected="a subject trained on this base model",
-            found=f"{subject.trigger}, trained on other weights of the same widths",
-            remedy="Load the base model it was trained on, or allow any base to try it on this one.",
+            found=f"{subject.trigger}, trained on another base model with the same layer sizes",
+            remedy="Load the base model it was trained on, or turn on any_base to try it with this one.",
         )
 
 
@@ -108,7 +108,7 @@ def _check_layers(subject: Subject, unet: UNet3DConditionModel) -> None:
     if unknown:
         raise InputError(
             expected="weights for the spatial attention of this base model",
-            found=f"some for layers it does not have: {some_names(unknown)}",
+            found=f"weights for layers it does not have: {some_names(unknown)}",
             remedy="Use the base model this subject was trained on.",
         )
     found: dict[str, tuple[int, ...]] = {
@@ -122,7 +122,7 @@ def _check_layers(subject: Subject, unet: UNet3DConditionModel) -> None:
     ]
     if wrong:
         raise InputError(
-            expected="weights as wide as this base model's layers",
+            expected="weights with the widths of this base model's layers",
             found=some_names(wrong, 3),
             remedy="Use the base model this subject was trained on.",
         )
@@ -135,30 +135,30 @@ def _shape(shape: tuple[int, ...]) -> str:
 def check_tensors(
     factors: Mapping[str, LoRAFactors], embedding: torch.Tensor, adapters: Mapping[str, IdentityAdapter] | None = None
 ) -> None:
-    """Refuse tensors that do not fit each other, an empty token table, NaN and infinity.
+    """Refuse inconsistent tensors, an empty token, NaN and infinity.
 
     Raises:
-        InputError: it names the tensors.
+        InputError: the message names the tensors.
     """
     adapters = adapters or {}
     for name, pair in factors.items():
         if pair.down.ndim != 2 or pair.up.ndim != 2 or pair.up.shape[1] != pair.down.shape[0] or not pair.rank:
             raise InputError(
-                expected="one rank in both factors of a layer",
+                expected="the same rank in both factors of a layer",
                 found=f"{name} with down {tuple(pair.down.shape)} and up {tuple(pair.up.shape)}",
-                remedy="The file is damaged or was put together from two; export it again.",
+                remedy="The file is damaged or was merged from two different ones; export it again.",
             )
     odd = [name for name, adapter in adapters.items() if not adapter.is_consistent()]
     if odd:
         raise InputError(
-            expected="identity adapters of one width each",
-            found=f"shapes that do not fit each other in {some_names(odd)}",
+            expected="identity adapters with consistent widths",
+            found=f"inconsistent shapes in {some_names(odd)}",
             remedy="The file is damaged; save the subject again.",
         )
     if embedding.ndim != 2 or not embedding.shape[0]:
         raise InputError(
-            expected="a learned token (n, width)",
-            found=f"a tensor {tuple(embedding.shape)}",
+            expected="a learned token of shape (n, width)",
+            found=f"shape {tuple(embedding.shape)}",
             remedy="Train the subject again.",
         )
     tensors: Iterable[tuple[str, torch.Tensor]] = [
@@ -171,5 +171,5 @@ def check_tensors(
         raise InputError(
             expected="finite numbers in the subject",
             found=f"NaN, infinity or integers in {some_names(broken)}",
-            remedy="Its training went wrong (try a lower learning rate) or the file is damaged.",
+            remedy="Either its training diverged (try a lower learning rate) or the file is damaged.",
         )

@@ -1,4 +1,4 @@
-"""The layers a subject changes, found by the structure of the network."""
+"""Finds the layers that a subject changes from the structure of the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROJECTIONS = ("to_q", "to_k", "to_v")
 
 
 def spatial_blocks(unet: UNet3DConditionModel) -> dict[str, BasicTransformerBlock]:
-    """The transformer blocks within frames, by name: 16 in VideoCrafter2; temporal ones are of another class."""
+    """The spatial transformer blocks, by name: 16 in VideoCrafter2; temporal ones are of another class."""
     return {
         f"{name}.transformer_blocks.{i}": block
         for name, module in unet.named_modules()
@@ -23,7 +23,7 @@ def spatial_blocks(unet: UNet3DConditionModel) -> dict[str, BasicTransformerBloc
 def lora_targets(unet: UNet3DConditionModel) -> dict[str, nn.Linear]:
     """q, k and v of self- and cross-attention in every spatial transformer block (paper, SSLM): 96 in VideoCrafter2.
 
-    Temporal transformers, output projections and feed-forwards stay untouched.
+    Temporal transformers, output projections and feed-forward layers are not changed.
     """
     return {
         f"{name}.{attention}.{projection}": getattr(getattr(block, attention), projection)

@@ -207,4 +207,4 @@ def test_summary_is_shown_on_the_node(page: Any) -> None:
     page.evaluate(LOAD_AND_SHOW)
     press_run(page)
     page.get_by_text("Base model: the demo model").first.wait_for()
-    assert page.get_by_text("In prompts: <new7> toy").count(), "the token is not taken for HTML"
+    assert page.get_by_text("Trigger: <new7> toy").count(), "the token is not taken for HTML"

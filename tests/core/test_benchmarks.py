@@ -118,13 +118,13 @@ def test_the_page_of_motion_onset_says_where_the_suggestion_is_outside() -> None
         onset_row("still", None, {0, 3}),
     ]
     page = motion_onset.page(rows)
-    assert "in the range of the best for 4 of 6 prompts, and its video is right for 3 of 6." in page
-    assert "the most that are right is 4 of 6 (K = 8)" in page
-    assert page.count("Outside") == 2 and 'Outside: "late", K = 13 suggested, best 8.' in page
-    assert 'Outside: "still", no K suggested, best 0 to 3.' in page
-    assert "| inside | 1 | 5, 8, 10 | 5 to 10 | 8 | right | yes |" in page
+    assert "For 4 of 6 prompts, the suggested K is in the range of the best; for 3 of 6, its video is correct." in page
+    assert "at most 4 of 6 correct videos (K = 8)" in page
+    assert page.count("Outside") == 2 and 'Outside: "late" (K = 13 suggested, best 8).' in page
+    assert 'Outside: "still" (no K suggested, best 0 to 3).' in page
+    assert "| inside | 1 | 5, 8, 10 | 5 to 10 | 8 | correct | yes |" in page
     assert "| in a gap | 1 | 5, 8 | 5 to 8 | 6 | **wrong** | yes |" in page
-    assert "| late | 1 | 8 | 8 | 13 | right | **no** |" in page  # its own video is no part of what it is measured by
+    assert "| late | 1 | 8 | 8 | 13 | correct | **no** |" in page  # its own video is no part of what it is measured by
     assert "| nothing is right | 1 | none | 3 to 5 | 4 | **wrong** | yes |" in page
     assert "| 8 | 4 of 6 | 0.667 [" in page and "| as suggested | 3 of 6 | 0.500 [" in page
     assert "540 steps instead of 600" in page

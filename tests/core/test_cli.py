@@ -175,7 +175,7 @@ def test_a_prompt_without_the_token_is_warned_about(
 ) -> None:
     arguments = ["generate", "--base", files.base, "--subject", files.subject, "--prompt", "", "--out", str(tmp_path)]
     assert main([*arguments, *SMALL]) == 0
-    assert "Warning: The prompt does not hold <new1>" in capsys.readouterr().err
+    assert "Warning: The prompt does not contain <new1>" in capsys.readouterr().err
 
 
 def test_a_k_that_covers_all_steps_is_warned_about(
@@ -261,10 +261,10 @@ def test_inspect_tells_what_files_hold(files: Files, capsys: pytest.CaptureFixtu
             ["VideoCrafter2 base model", "float32", "64x48", "14,367,140", "another model (32-64-128-128-48 /"],
         ),
         ([str(demo_checkpoint())], ["VideoCrafter2 base model", "the demo model (32-64-64 /"]),
-        ([str(demo_subject())], ["learned subject", "the demo model (32-64-64 /"]),
+        ([str(demo_subject())], ["kind            subject", "the demo model (32-64-64 /"]),
         ([files.subject], ["<new1> teddy bear", "rank 2 on 96 layers", "lambda_s 0.4", "2 steps", "lr 3e-05"]),
-        ([files.subject, "--base", files.base], ["it fits reference.safetensors"]),
-        ([files.lora, "--base", files.base], ["LoRA of another program", "rank 4 on 96 layers"]),
+        ([files.subject, "--base", files.base], ["fits reference.safetensors"]),
+        ([files.lora, "--base", files.base], ["LoRA from another program", "rank 4 on 96 layers"]),
     ):
         capsys.readouterr()
         assert main(["inspect", *arguments]) == 0
@@ -310,7 +310,7 @@ def test_inspect_tells_a_subject_that_is_only_a_token(
 ) -> None:
     path = save_subject(replace(load_subject(files.subject), factors={}), tmp_path / "token.safetensors")
     assert main(["inspect", str(path)]) == 0
-    assert "rank 0 on 0 layers, 0 numbers" in capsys.readouterr().out
+    assert "rank 0 on 0 layers, 0 parameters" in capsys.readouterr().out
 
 
 def test_inspect_names_a_missing_weight(files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,11 +82,11 @@ def test_claims_say_what_the_videos_show() -> None:
     ways = demo_statistics.group([*rows_of_ways(motion, similarity), *base])
     verdicts = {claim.text: claim.verdict for claim in demo_statistics.claims(ways)}
     assert verdicts == {
-        "A learned subject is more alike than the toys of the base model": "yes",
-        "A subject learned from stills freezes motion": "yes",
+        "A trained subject looks more like the subject than the base model's toys do": "yes",
+        "A subject trained on stills freezes motion": "yes",
         "Dynamic 0.4 → 0.8, K = 10: more motion than constant 0.8": "yes",
-        "Dynamic 0.4 → 0.8, K = 10: less alike than constant 0.8": "yes",
-        "Dynamic 0.4 → 0.8, K = 10: more motion than a constant strength that is as much alike": "yes",
+        "Dynamic 0.4 → 0.8, K = 10: less similar than constant 0.8": "yes",
+        "Dynamic 0.4 → 0.8, K = 10: more motion than a constant strength of equal similarity": "yes",
     }
     turned = demo_statistics.difference(base, ways[demo_statistics.MAIN, "constant 0.4"], "motion")
     assert turned.mean == 0.0 and demo_statistics.Claim("", "motion", turned).verdict == "not shown"

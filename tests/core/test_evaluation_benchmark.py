@@ -382,7 +382,7 @@ def test_a_kill_at_any_moment_loses_at_most_the_cell_it_hit(folder: Path) -> Non
         return len(list(out.rglob("cells/**/*.json")))
 
     for due in (
-        lambda: "Learning" in (folder / "said.txt").read_text(),  # the bar comes with the first step
+        lambda: "Training" in (folder / "said.txt").read_text(),  # the bar comes with the first step
         lambda: records() >= 1,
         lambda: records() >= 4,
         lambda: False,
@@ -440,8 +440,9 @@ def test_the_command_writes_tables_pictures_and_what_the_preference_page_needs(
     shown = capsys.readouterr().out
     assert "Table 1" in shown and "Table 2" in shown and "paper 0.318" in shown
     text = (out / "report.md").read_text()
-    assert "Learned without prior pictures, which the paper has: cup." in text
-    assert "# A <small> benchmark" in text and "Not measured: DINO-I; needs DINO ViT-S/16" in text
+    assert "Trained without prior images, unlike the paper: cup." in text
+    assert "# A <small> benchmark" in text
+    assert "Not measured for lack of DINO ViT-S/16 (facebook/dino-vits16): DINO-I." in text
     assert "cannot be compared with the paper's" in text  # the model of the test is a small one
     page = (out / "report.html").read_text()
     assert "A &lt;small&gt; benchmark" in page and page.count("<video data-src") == page.count("controls") == 8
@@ -501,9 +502,9 @@ def test_tables_hold_means_with_intervals_beside_the_papers_values() -> None:
     assert ours[:2] == ["CustomCrafter", "0.300 [0.300, 0.300]\npaper 0.318"]
     assert ours[2] == "–\npaper 0.786" and ours[-1] == "4"
     assert [row[0] for row in tables["Table 2"].rows] == ["SSLM", "SSLM and DWVSS"]
-    assert [row[0] for row in tables["Further methods"].rows] == ["Base model, class word"]
-    rows = {row[0]: row for row in tables["Difference to CustomCrafter, pair by pair"].rows}
-    motion = tables["Difference to CustomCrafter, pair by pair"].head.index(MOTION)
+    assert [row[0] for row in tables["Other methods"].rows] == ["Base model, class word"]
+    rows = {row[0]: row for row in tables["Difference from CustomCrafter, paired"].rows}
+    motion = tables["Difference from CustomCrafter, paired"].head.index(MOTION)
     assert rows["CustomCrafter without DWVSS"][motion] == "-0.200 [-0.200, -0.200]"
     assert rows["Base model, class word"][-1] == "1"
     assert "<td>SSLM and DWVSS</td>" in tables["Table 2"].html()
@@ -539,10 +540,10 @@ def test_paper_values_are_those_of_its_tables() -> None:
         ({"speed": 3}, "settings of the benchmark.*found speed"),
         ({"methods": ["magic"]}, "a method: base"),
         ({"methods": [{"name": "x", "like": "sslm", "strength": 0.4, "k": 5}]}, "either strength"),
-        ({"methods": ["base", "base"]}, "one twice"),
-        ({"methods": [{"name": "../x", "like": "sslm"}]}, "small letters"),
+        ({"methods": ["base", "base"]}, "a duplicate"),
+        ({"methods": [{"name": "../x", "like": "sslm"}]}, "lowercase letters"),
         ({"subjects": []}, "subjects, each once; found none"),
-        ({"subjects": [{"name": "cup", "photos": "cup"}]}, "class_word of each subject"),
+        ({"subjects": [{"name": "cup", "photos": "cup"}]}, "class_word for each subject"),
         ({"prompts": []}, "prompts for cup"),
         ({"prompts": ["a cup"]}, "prompts with {}"),
         ({"seeds": [0.5]}, "seeds as int"),

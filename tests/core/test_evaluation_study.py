@@ -144,7 +144,7 @@ def test_answers_are_read_and_counted_by_the_command(
     ("rows", "columns", "said"),
     [
         ([["other", "a", "p", "v1", "v2", "overall_quality", "v1", "1"]], COLUMNS, "answers to another"),
-        ([["s", "a", "p", "v1", "v2", "overall_quality", "v1", "1"]] * 2, COLUMNS, "a second one of a"),
+        ([["s", "a", "p", "v1", "v2", "overall_quality", "v1", "1"]] * 2, COLUMNS, "a second one by a"),
         (
             [["s", "a", "p", *sides, "overall_quality", "equal", "1"] for sides in (("v1", "v2"), ("v1", "v1"))],
             COLUMNS,

@@ -177,7 +177,7 @@ def test_the_same_token_twice_is_refused(model: VideoCrafter2) -> None:
         lambda: generate(model, settings, [AppliedSubject(first), AppliedSubject(second)]),
     ):
         error = refusal(action)
-        assert "token of its own" in error.expected and "<new1>, <new1>" in error.found and "<new2>" in error.remedy
+        assert "different token" in error.expected and "<new1>, <new1>" in error.found and "<new2>" in error.remedy
     encode_prompts(model, ["<new1> <new2>"], [first, second.called("<new2>")])
 
 

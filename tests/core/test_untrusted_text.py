@@ -62,7 +62,7 @@ def test_commands_and_warnings_show_text_as_text(
     logging.getLogger("customcrafter_core.test").warning("Left out %s", HOSTILE)
     told = capsys.readouterr()
     assert is_plain(told.out) and is_plain(told.err)
-    assert "Call it in prompts" in told.out and r"Left out \x1b]0;title\x07" in told.err
+    assert "Use in prompts" in told.out and r"Left out \x1b]0;title\x07" in told.err
 
 
 def test_printable_leaves_other_scripts_alone() -> None:

@@ -43,7 +43,7 @@ def test_summary_on_the_node(bench: Bench) -> None:
     scene.graph.nodes[loaded]["inputs"]["token"] = "<bear>"  # not from the host's cache
     heard = listen(bench.host, scene.graph.nodes)
     shown = dict(heard.texts)[loaded]
-    assert html.unescape(shown).splitlines()[0] == "In prompts: <bear> teddy bear"
+    assert html.unescape(shown).splitlines()[0] == "Trigger: <bear> teddy bear"
     assert "<" not in shown, "the page reads it as HTML"
 
 

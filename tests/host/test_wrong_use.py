@@ -110,7 +110,7 @@ def test_plain_lora_as_subject(bench: Bench) -> None:
     save_file({"a.lora_A.weight": torch.zeros(2, 2)}, models(bench) / "loras" / "plain.safetensors")
     scene = bench.scene(subject="plain")
     scene.keep(scene.dynamic_sampler()[0])
-    assert "a subject file of this pack" in refused(scene)
+    assert "a CustomCrafter subject" in refused(scene)
 
 
 def test_prompt_without_the_token(bench: Bench) -> None:
@@ -248,12 +248,12 @@ def test_size_of_no_model(bench: Bench) -> None:
     scene = bench.scene()
     scene.keep(scene.add("CustomCrafterEmptyVideoLatent", width=0, height=48, frames=4, batch_size=1)[0])
     message = refused(scene)
-    assert "width 0, height 48 and frames 4" in message and "Connect the MODEL of Load VideoCrafter2" in message
+    assert "width 0, height 48 and frames 4" in message and "Connect the MODEL from Load VideoCrafter2" in message
     scene = bench.scene()
     other = scene.add("ProbeSmallModel", kind="sd15")[0]
     size = {"width": 64, "height": 48, "frames": 0, "batch_size": 1}
     scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **size, model=other)[0])
-    assert "Write width, height and frames" in refused(scene)
+    assert "set width, height and frames yourself" in refused(scene)
     scene = bench.scene()
     scene.keep(scene.add("CustomCrafterEmptyVideoLatent", **{**size, "height": 8, "frames": 4})[0])
     assert "found 64x8" in refused(scene)
