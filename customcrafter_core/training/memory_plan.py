@@ -9,7 +9,7 @@ from typing import Any
 from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
-from ..memory.counting import reserve_of
+from ..memory.counting import allocator_reserve
 from ..memory.free import gigabytes
 from .config import TrainConfig
 from .examples import size_of
@@ -84,7 +84,7 @@ def plan_prior(model: VideoCrafter2, config: TrainConfig, *, free: int) -> Guida
     plan_memory(model, config, has_prior=True, free=free)
     own = replace(config, width=0, height=0)  # pictures are made at the model's own size
     for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE):
-        needed = round(reserve_of(model.device) * sample_memory(model, own, guidance))
+        needed = round(allocator_reserve(model.device) * sample_memory(model, own, guidance))
         if needed <= free:
             return guidance
     raise InputError(

@@ -15,10 +15,10 @@ from ..errors import InputError, some_names
 from .batches import BatchSource, generator_of
 from .config import TrainConfig
 from .examples import ExampleSets
+from .gradient_checkpointing import gradient_checkpointing
 from .learner import TOKEN, Learner
 from .methods import METHODS
 from .objective import Captions, losses_of
-from .recompute import recomputed
 from .workers import ALONE, Workers
 
 INITIAL = 2**63  # in the place of a step number: the draws of the start
@@ -105,7 +105,7 @@ class Trainer:
         with ExitStack() as stack:
             stack.enter_context(self.learner.attached(self.model))
             if self.recompute:
-                stack.enter_context(recomputed(self.model.unet))
+                stack.enter_context(gradient_checkpointing(self.model.unet))
             stack.enter_context(torch.enable_grad())
             yield
 
