@@ -92,10 +92,13 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
     hollow = replace(full, device=torch.device("meta"))
     with hollow.device:
         unet = build_unet(hollow.geometry).eval()
-    x, timestep, text, fps = inputs_for(hollow)
-    with torch.no_grad(), original(checkout, unet, hollow.geometry) as network:
-        with LiveBytes([*network.parameters(), *network.buffers(), x, timestep, text, fps]) as theirs:
-            network(x, timestep, context=text, fps=fps)
+    x, timestep, text, fps = inputs = inputs_for(hollow)
+    with (
+        torch.no_grad(),
+        original(checkout, unet, hollow.geometry) as network,
+        LiveBytes([*network.parameters(), *network.buffers(), *inputs]) as theirs,
+    ):
+        network(x, timestep, context=text, fps=fps)
     return {"ours": dry.peak, "original": theirs.peak}
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from .photos import cut_to
+
 PASTED_BELOW = 0.6  # authors' code: smaller photos are pasted on black, those from here to 1 are left as they are
 CLOSE_FROM = 1.2  # authors' code: the smallest enlargement that the words call close
 SMALL_PHRASES = ("very small", "far away")  # supplement
@@ -60,7 +62,7 @@ def draw_view(
     elif factor > 1:
         view = _cropped(image, size, factor, (across, down))
     else:
-        view = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+        view = cut_to(image, size)
     if flip and mirrored < 0.5:
         view, mask = ImageOps.mirror(view), mask.flip(1)
     return View(view, mask, _phrase(factor, choice))
@@ -83,7 +85,7 @@ def _pasted(
         for share, whole, part in zip(place, size, (width, height), strict=True)
     )
     canvas = Image.new("RGB", size)
-    canvas.paste(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS), (left, top))
+    canvas.paste(cut_to(image, (width, height)), (left, top))
     return canvas, (left, top, left + width, top + height)
 
 

@@ -15,10 +15,10 @@ from ..base_model.text import PromptTokenizer
 from ..errors import InputError
 from .augmentation import View, draw_view, with_phrase
 from .config import TrainConfig
-from .photos import Clip, Photo, images_to_tensor
+from .photos import Clip, Photo, cut_to, images_to_tensor
 
 IMAGES_AT_ONCE = 4
-MOST_VIEWS = 512  # 40 MB of latents at VideoCrafter2's size
+MAX_VIEWS = 512  # 40 MB of latents at VideoCrafter2's size
 
 OnEncoded = Callable[[int, int], None]
 
@@ -85,24 +85,24 @@ def encode_examples(
     """
     stills = [picture for picture in prior if isinstance(picture, Photo)] if config.prior_weight else []
     clips = [picture for picture in prior if isinstance(picture, Clip)] if config.prior_weight else []
-    views = views_of_each(config, len(photos))
+    views = count_views(config, len(photos))
     frames = sum(len(clip.frames) for clip in clips)
     count = _Count(len(photos) * views + len(stills) + frames, on_encoded)
-    encoder = _Encoder(model, config, size_of(model, config), count)
+    encoder = _Encoder(model, config, video_size(model, config), count)
     subject = encoder.views(photos, views)
     prior_sets = [encoder.stills(stills)] if stills else []
     prior_sets += [encoder.clips(clips)] if clips else []
     return ExampleSets(subject, tuple(prior_sets))
 
 
-def views_of_each(config: TrainConfig, photos: int) -> int:
-    """How many views of each photo are made: one without augmentation, and at most `MOST_VIEWS` of all together."""
+def count_views(config: TrainConfig, photos: int) -> int:
+    """How many views of each photo are made: one without augmentation, and at most `MAX_VIEWS` of all together."""
     if config.resize == (1.0, 1.0) and not config.flip:
         return 1
-    return max(1, min(config.views, MOST_VIEWS // photos))
+    return max(1, min(config.views, MAX_VIEWS // photos))
 
 
-def size_of(model: VideoCrafter2, config: TrainConfig) -> tuple[int, int]:
+def video_size(model: VideoCrafter2, config: TrainConfig) -> tuple[int, int]:
     """Width and height in pixels of the videos that are trained.
 
     Raises:
@@ -154,7 +154,7 @@ class _Encoder:
     def stills(self, photos: Sequence[Photo]) -> Examples:
         """Pictures of the class, as they are."""
         captions = [self._ids(photo.caption, self.config.class_word) for photo in photos]
-        return _unmasked(*self._encode((photo.image for photo in photos), len(photos)), captions)
+        return _unmasked(*self._encode((cut_to(photo.image, self.size) for photo in photos), len(photos)), captions)
 
     def clips(self, clips: Sequence[Clip]) -> Examples:
         """Videos of the class, all cut to the length of the shortest."""
@@ -166,7 +166,7 @@ class _Encoder:
                 remedy="Train fewer frames, or make the clips again.",
             )
         captions = [self._ids(clip.caption, self.config.class_word) for clip in clips]
-        frames = (frame for clip in clips for frame in clip.frames[:length])
+        frames = (cut_to(frame, self.size) for clip in clips for frame in clip.frames[:length])
         return _unmasked(*self._encode(frames, len(clips)), captions)
 
     def _ids(self, caption: str, called: str, phrase: str = "") -> torch.Tensor:
@@ -187,7 +187,7 @@ class _Encoder:
         """Mean and standard deviation ``(n, c, t, h, w)`` of ``videos`` equally long videos, a few frames at a time."""
         means, stds = [], []
         while chunk := list(islice(frames, IMAGES_AT_ONCE)):
-            mean, std = self.model.encode_moments(images_to_tensor(chunk, *self.size))
+            mean, std = self.model.encode_moments(images_to_tensor(chunk))
             means.append(mean.float().cpu())
             stds.append(std.float().cpu())
             self.count.add(len(chunk))

@@ -22,7 +22,7 @@ from ..memory.free import gigabytes
 from ..memory.sampling import decoding_memory, prediction_memory
 from ..subject.subject import LoRAFactors, Subject
 from .config import TrainConfig
-from .examples import IMAGES_AT_ONCE, size_of
+from .examples import IMAGES_AT_ONCE, video_size
 from .gradient_checkpointing import gradient_checkpointing
 from .learner import TOKEN, Learner
 from .objective import autocast
@@ -86,7 +86,7 @@ def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: boo
     stages += [_Stage(1, config.token_videos, 0, token_alone=True)] if config.token_steps else []
     peaks = []
     for stage in stages:
-        sizes = (config.method, config.rank, config.tokens, stage, *size_of(model, config))
+        sizes = (config.method, config.rank, config.tokens, stage, *video_size(model, config))
         key = (model.geometry, model.dtype, sizes, recompute, model.device.type)
         if key not in _PEAKS:
             _PEAKS[key] = _count_step(model, config, stage, recompute=recompute)
@@ -118,8 +118,8 @@ class _Stage:
 
 def encoding_memory(model: VideoCrafter2, config: TrainConfig) -> int:
     """Bytes at the peak of encoding photos, besides the weights; as `estimate_memory`."""
-    size = size_of(model, config)
-    key = (model.config, model.dtype, model.device.type, size)
+    size = video_size(model, config)
+    key = (model.geometry, model.dtype, model.device.type, size)
     if key not in _PEAKS:
         dry = DryRun()
         hollow = replace(model, vae=dry.copy(model.vae))
@@ -138,8 +138,8 @@ def sample_memory(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceB
         guidance: whether the two predictions of guidance are made together.
     """
     together = guidance is not GuidanceBatch.ONE_BY_ONE
-    sizes = (config.method, config.rank, model.defaults, *size_of(model, config), together)
-    key = (model.config, model.dtype, model.device.type, sizes)
+    sizes = (config.method, config.rank, model.defaults, *video_size(model, config), together)
+    key = (model.geometry, model.dtype, model.device.type, sizes)
     if key not in _PEAKS:
         _PEAKS[key] = _count_sample(model, config, guidance)
     return _PEAKS[key]
@@ -150,7 +150,7 @@ def _count_sample(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceB
         learner = Learner.start(model, config, torch.Generator())
     factors = {name: LoRAFactors(pair.down.detach(), pair.up.detach()) for name, pair in learner.factors.items()}
     subject = Subject(factors, learner.embedding.detach(), adapters=learner.adapters)
-    shape = model.latent_shape(*size_of(model, config), model.defaults.frames)
+    shape = model.latent_shape(*video_size(model, config), model.defaults.frames)
     prediction = prediction_memory(model, shape, [subject], guidance, cfg=model.defaults.cfg)
     return max(prediction, decoding_memory(model, shape))
 
@@ -179,7 +179,7 @@ def _count_step(model: VideoCrafter2, config: TrainConfig, stage: _Stage, *, rec
 def _step(model: VideoCrafter2, config: TrainConfig, stage: _Stage) -> None:
     """A training step on tensors without content."""
     videos, device = stage.subjects + stage.priors, model.device
-    width, height = size_of(model, config)
+    width, height = video_size(model, config)
     noise = torch.empty(model.latent_shape(width, height, stage.frames, videos), device=device)
     ids = torch.zeros(stage.subjects, PROMPT_LENGTH, dtype=torch.long)
     whole = torch.zeros(videos, dtype=torch.long, device=device)

@@ -12,11 +12,11 @@ from ..errors import InputError
 from ..memory.counting import allocator_reserve
 from ..memory.free import gigabytes
 from .config import TrainConfig
-from .examples import size_of
+from .examples import video_size
 from .memory import MemoryEstimate, estimate_memory, sample_memory
 
 NO_SAMPLES = {"sample_every": 0}
-"""What the settings of `steering.Steering` call a run without sample videos."""
+"""What the settings of `run_options.RunOptions` call a run without sample videos."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,15 @@ class _Remedy:
 
 def _smaller_sizes(model: VideoCrafter2, config: TrainConfig) -> list[dict[str, int]]:
     """About three quarters and half of the video's width and height that every level of the UNet divides, if any."""
-    unit = model.config.pixels_per_latent * 2 ** (len(model.config.unet.block_out_channels) - 1)
-    own = size_of(model, config)
+    unit = model.geometry.pixels_per_latent * 2 ** (len(model.geometry.unet.channels) - 1)
+    own = video_size(model, config)
     sizes = [tuple(int(side * share) // unit * unit for side in own) for share in (0.75, 0.5)]
     return [{"width": width, "height": height} for width, height in sizes if width and height]
 
 
 def _pixels(model: VideoCrafter2, config: TrainConfig) -> int:
     """Of one step of the larger stage, the prior's not counted."""
-    width, height = size_of(model, config)
+    width, height = video_size(model, config)
     return width * height * max(config.frames * config.batch, config.token_videos if config.token_steps else 0)
 
 

@@ -1,4 +1,4 @@
-"""Photos of a subject: read from a folder, upright, opaque, cut to the video's aspect."""
+"""Photos of a subject: read from a folder, upright, flatten_alpha, cut to the video's aspect."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """What is read, whatever a file is called: Pillow also knows formats for which it starts other programs."""
 SMALLEST_SIDE = 16  # pixels; less holds nothing to learn
 THUMBNAIL_SIDE = 128
-LONGEST_SIDE = 1536  # pixels, three times the longer side of VideoCrafter2's video: at full size ten photos fill 1 GB
-MOST_BYTES = 10**9  # of all photos together; many are kept smaller, five hundred at 816 pixels, enough for any resizing
+MAX_SIDE = 1536  # pixels, three times the longer side of VideoCrafter2's video: at full size ten photos fill 1 GB
+MAX_BYTES = 10**9  # of all photos together; many are kept smaller, five hundred at 816 pixels, enough for any resizing
 
 
 Picture = TypeVar("Picture")
@@ -59,16 +59,16 @@ def load_photos(folder: str | Path, *, skip_broken: bool = False) -> list[Photo]
     Raises:
         InputError: no such folder, no photo in it, or a photo or caption that cannot be used; it is named.
     """
-    paths = picture_files(folder)
+    paths = list_pictures(folder)
     if not paths:
         raise InputError(
             expected="at least one photo",
             found=f"none in {folder}",
             remedy=f"Put images there: {', '.join(sorted(SUFFIXES))}.",
         )
-    longest = longest_side(len(paths))
+    longest = max_side(len(paths))
     return usable(
-        paths, lambda path: Photo(load_image(path, longest), caption_beside(path)), "photo", skip_broken=skip_broken
+        paths, lambda path: Photo(load_image(path, longest), read_caption(path)), "photo", skip_broken=skip_broken
     )
 
 
@@ -102,7 +102,7 @@ def usable(paths: Sequence[Path], load: Callable[[Path], Picture], kind: str, *,
     return pictures
 
 
-def picture_files(folder: str | Path) -> list[Path]:
+def list_pictures(folder: str | Path) -> list[Path]:
     """The pictures of a folder by their names' endings, in the order of their names; hidden files are left out.
 
     Raises:
@@ -116,7 +116,7 @@ def picture_files(folder: str | Path) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
-def caption_beside(path: Path) -> str:
+def read_caption(path: Path) -> str:
     """The caption of a picture, or nothing.
 
     Raises:
@@ -125,10 +125,10 @@ def caption_beside(path: Path) -> str:
     text = path.with_suffix(".txt")
     if not text.is_file():
         return ""
-    return checked_caption(text.read_text(encoding="utf-8", errors="replace").strip(), text.name)
+    return check_caption(text.read_text(encoding="utf-8", errors="replace").strip(), text.name)
 
 
-def checked_caption(caption: str, where: str) -> str:
+def check_caption(caption: str, where: str) -> str:
     """A caption, as it is.
 
     Raises:
@@ -143,13 +143,13 @@ def checked_caption(caption: str, where: str) -> str:
     return caption
 
 
-def longest_side(count: int) -> int:
+def max_side(count: int) -> int:
     """To how many pixels photos are scaled down if there are ``count`` of them."""
-    return min(LONGEST_SIDE, math.isqrt(MOST_BYTES // (3 * count)))
+    return min(MAX_SIDE, math.isqrt(MAX_BYTES // (3 * count)))
 
 
-def load_image(path: Path, longest: int = LONGEST_SIDE) -> Image.Image:
-    """Read one picture as upright, opaque RGB; of an animation the first frame.
+def load_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
+    """Read one picture as upright, flatten_alpha RGB; of an animation the first frame.
 
     What is larger than ``longest`` pixels is scaled down.
 
@@ -179,7 +179,7 @@ def load_image(path: Path, longest: int = LONGEST_SIDE) -> Image.Image:
 
 
 def prepared(image: Image.Image, name: str, longest: int) -> Image.Image:
-    """An upright picture as opaque RGB; what is larger than ``longest`` pixels is scaled down.
+    """An upright picture as flatten_alpha RGB; what is larger than ``longest`` pixels is scaled down.
 
     Raises:
         InputError: it is too small.
@@ -190,12 +190,12 @@ def prepared(image: Image.Image, name: str, longest: int) -> Image.Image:
             found=f"{name} with {image.width}x{image.height}",
             remedy="Remove or replace it.",
         )
-    photo = opaque(image)
+    photo = flatten_alpha(image)
     photo.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return photo
 
 
-def opaque(image: Image.Image) -> Image.Image:
+def flatten_alpha(image: Image.Image) -> Image.Image:
     """RGB on white: transparent places hold arbitrary colours that would be learned."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -206,13 +206,18 @@ def opaque(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def images_to_tensor(images: Sequence[Image.Image], width: int, height: int) -> torch.Tensor:
-    """Cut pictures centrally to the aspect and resize them; ``(n, 3, height, width)``, values -1 … 1."""
-    arrays = [np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)) for image in images]
+def cut_to(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture cut centrally to the aspect of a width and height, and resized to them."""
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def images_to_tensor(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Pictures of one size as ``(n, 3, h, w)``, values -1 … 1."""
+    arrays = [np.asarray(image) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def cut_off(photo: tuple[int, int], size: tuple[int, int]) -> float:
+def cropped_share(photo: tuple[int, int], size: tuple[int, int]) -> float:
     """Share of a photo's area that is lost when it is cut to the aspect of ``size``; both are width and height."""
     aspects = sorted((photo[0] / photo[1], size[0] / size[1]))
     return 1 - aspects[0] / aspects[1]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ...customcrafter_core.errors import InputError
-from ...customcrafter_core.training.photos import Photo, checked_caption, longest_side, prepared
+from ...customcrafter_core.training.photos import Photo, check_caption, max_side, prepared
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Channels of an IMAGE -> how they are read."""
@@ -27,7 +27,7 @@ def photos_of(images: Sequence[torch.Tensor], texts: Sequence[str], what: str) -
     """
     frames = [frame for batch in images for frame in batch]
     captions = captions_of(texts, len(frames), what)
-    longest = longest_side(max(len(frames), 1))
+    longest = max_side(max(len(frames), 1))
     return [
         Photo(prepared(_picture(frame, what), f"number {number} of the {what}", longest), caption)
         for number, (frame, caption) in enumerate(zip(frames, captions, strict=True), 1)
@@ -51,7 +51,7 @@ def captions_of(texts: Sequence[str], count: int, what: str) -> list[str]:
             remedy="Write one line for each, an empty one where there is nothing to say; or none at all.",
         )
     places = [f"caption {number} of the {what}" for number in range(1, count + 1)]
-    return [caption and checked_caption(caption, place) for caption, place in zip(captions, places, strict=True)]
+    return [caption and check_caption(caption, place) for caption, place in zip(captions, places, strict=True)]
 
 
 def _picture(frame: torch.Tensor, what: str) -> Image.Image:

@@ -24,15 +24,16 @@ from customcrafter_core.training.augmentation import (
     with_phrase,
 )
 from customcrafter_core.training.photos import (
-    LONGEST_SIDE,
-    MOST_BYTES,
+    MAX_BYTES,
+    MAX_SIDE,
     Clip,
     Photo,
+    cut_to,
+    flatten_alpha,
     images_to_tensor,
     load_image,
     load_photos,
-    longest_side,
-    opaque,
+    max_side,
 )
 from customcrafter_core.training.prior import RECORD, generate_prior, load_prior, may_hold
 from tests.core import tiny_models
@@ -70,8 +71,8 @@ def test_small_views_count_only_where_the_photo_is(factor: float, shape: tuple[i
 @pytest.mark.parametrize("factor", [PASTED_BELOW, 0.8, 1.0])
 def test_from_there_to_one_the_photo_is_left_as_it_is(factor: float) -> None:
     drawn = view((factor, factor))
-    plain = images_to_tensor([bright()], *SIZE)[0]
-    assert torch.equal(images_to_tensor([drawn.image], *SIZE)[0], plain)
+    plain = images_to_tensor([cut_to(bright(), SIZE)])[0]
+    assert torch.equal(images_to_tensor([drawn.image])[0], plain)
     assert drawn.phrase == "" and drawn.mask.shape == (10, 16) and drawn.mask.min() == 1
 
 
@@ -197,10 +198,10 @@ def test_many_kinds_and_sizes_in_one_folder(tmp_path) -> None:
 
 
 def test_many_photos_share_the_memory_of_a_few() -> None:
-    assert longest_side(1) == longest_side(100) == 1536
+    assert max_side(1) == max_side(100) == 1536
     for count in (1, 10, 141, 200, 500, 5000):
-        assert 3 * longest_side(count) ** 2 * count <= MOST_BYTES
-    assert longest_side(500) > 1.4 * 512 * 1.1  # the largest enlargement at VideoCrafter2's width still has pixels
+        assert 3 * max_side(count) ** 2 * count <= MAX_BYTES
+    assert max_side(500) > 1.4 * 512 * 1.1  # the largest enlargement at VideoCrafter2's width still has pixels
 
 
 def test_a_photo_is_scaled_to_the_side_asked_for(tmp_path) -> None:
@@ -242,13 +243,13 @@ def test_rotation_and_transparency(tmp_path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert load_image(tmp_path / "turned.jpg").size == (40, 60)
-    assert opaque(Image.new("RGBA", (20, 20), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert flatten_alpha(Image.new("RGBA", (20, 20), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_photos_are_cut_to_the_aspect() -> None:
     wide = Image.new("RGB", (200, 50), "black")
     wide.paste((255, 255, 255), (75, 0, 125, 50))
-    tensor = images_to_tensor([wide], 32, 32)
+    tensor = images_to_tensor([cut_to(wide, (32, 32))])
     assert tensor.shape == (1, 3, 32, 32)
     assert tensor.min() > 0.9
 
@@ -269,7 +270,7 @@ def test_large_photos_are_not_kept_at_full_size(tmp_path, suffix: str) -> None:
     exif[0x0112] = 6
     pixels.save(tmp_path / f"large.{suffix}", exif=exif)
     (photo,) = load_photos(tmp_path)
-    assert photo.image.size == (LONGEST_SIDE // 2, LONGEST_SIDE)  # upright
+    assert photo.image.size == (MAX_SIDE // 2, MAX_SIDE)  # upright
     Image.new("RGB", (100, 60)).save(tmp_path / f"large.{suffix}")
     assert load_photos(tmp_path)[0].image.size == (100, 60)
 

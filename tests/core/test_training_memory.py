@@ -25,6 +25,7 @@ from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings
 from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.batches import Batch
+from customcrafter_core.training.callbacks import Callbacks
 from customcrafter_core.training.config import TrainConfig, preset
 from customcrafter_core.training.examples import IMAGES_AT_ONCE
 from customcrafter_core.training.gradient_checkpointing import CheckpointedLayer, gradient_checkpointing
@@ -33,10 +34,9 @@ from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.lora_layers import lora_layers
 from customcrafter_core.training.memory import MemoryEstimate, encoding_memory, estimate_memory, sample_memory
 from customcrafter_core.training.memory_plan import plan_memory, plan_prior
-from customcrafter_core.training.objective import Captions, losses_of
+from customcrafter_core.training.objective import Captions, compute_losses
 from customcrafter_core.training.photos import Photo
-from customcrafter_core.training.steering import Steering
-from customcrafter_core.training.watcher import Watcher
+from customcrafter_core.training.run_options import RunOptions
 from tests.core import tiny_models
 
 
@@ -148,9 +148,9 @@ def measured_peak(
     batches = [batch("a <new1> dog")] + [batch("a dog")] * has_prior
     captions = Captions(model)
     with learner.attached(model), gradient_checkpointing(model.unet) if recompute else nullcontext():
-        sum(losses_of(model, captions, config, batches)).backward()  # fills the cache of captions
+        sum(compute_losses(model, captions, config, batches)).backward()  # fills the cache of captions
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            sum(losses_of(model, captions, config, batches)).backward()
+            sum(compute_losses(model, captions, config, batches)).backward()
     return most_at_once(profiled)
 
 
@@ -314,11 +314,13 @@ def test_sample_videos_are_planned_too(tiny: VideoCrafter2) -> None:
 
 def test_a_run_that_cannot_make_its_samples_makes_no_step(tiny: VideoCrafter2) -> None:
     model = replace(tiny, defaults=replace(tiny.defaults, frames=32))
-    config, steering = TrainConfig("dog", frames=1, steps=1, **SIZE), Steering(sample_every=1, sample_steps=1)
+    config, run_options = TrainConfig("dog", frames=1, steps=1, **SIZE), RunOptions(sample_every=1, sample_steps=1)
     free = plan_memory(model, config, has_prior=False, free=10**12).estimate.needed
     photo, steps = Photo(Image.linear_gradient("L").convert("RGB")), []
     with pytest.raises(InputError, match="sample_every 0"):
-        train_subject(model, [photo], config, steering=steering, watcher=Watcher(on_step=steps.append), free=free)
+        train_subject(
+            model, [photo], config, run_options=run_options, callbacks=Callbacks(on_step=steps.append), free=free
+        )
     assert not steps
     train_subject(model, [photo], config, free=free)
 

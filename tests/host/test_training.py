@@ -25,7 +25,7 @@ from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
-from customcrafter_core.training.keeper import STATE
+from customcrafter_core.training.checkpoints import STATE
 from tests.host.bench import CFG, SEED, SIZE, STEPS, Bench, Scene, distance
 from tests.host.listening import Heard, hear, listen
 from tests.host.running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python

@@ -22,11 +22,11 @@ from ..files.tensor_file import TensorFile, open_tensor_file, write_tensors
 from ..files.writing import write_bytes
 from ..subject.file import load_subject, save_subject
 from ..subject.subject import Subject
+from .callbacks import Sample
 from .config import TrainConfig
 from .photos import Clip, Photo
-from .pictures import loss_picture, sample_row, stacked
+from .pictures import draw_loss, draw_sample_row, stack_images
 from .trainer import Trainer, TrainStep
-from .watcher import Sample
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ FREE_TO_CHANGE = ("steps", "gradient_checkpointing")
 """Settings that a run may be continued with other values of: they change no step."""
 
 
-def digest_of(pictures: Sequence[Photo | Clip]) -> str:
+def digest_pictures(pictures: Sequence[Photo | Clip]) -> str:
     """A short text that differs if any pixel or caption does."""
     digest = hashlib.sha256()
     for picture in pictures:
@@ -85,12 +85,12 @@ class RunIdentity:
         return {**self.config.as_metadata(), **counts}
 
 
-class Keeper:
+class CheckpointManager:
     """Writes the subject to its file, and state and best subject to the folder beside it."""
 
     def __init__(self, target: Path, identity: RunIdentity) -> None:
         self.target, self.identity = target, identity
-        self.folder = folder_of(target)
+        self.folder = run_folder(target)
         _remove_partial_files(target)
         self.best_loss, self.best_step = float("inf"), 0
         self.probed_step = 0
@@ -130,7 +130,7 @@ class Keeper:
             return False
         with open_tensor_file(path) as file:
             stored = self._check_metadata(file)
-            trainer.load_tensors({name: file.read(name) for name in file.tensors})
+            trainer.load_state_dict({name: file.read(name) for name in file.tensors})
         if trainer.done > trainer.config.all_steps:
             raise InputError(
                 expected=f"at least {trainer.done} steps, as many as this run has made",
@@ -141,7 +141,7 @@ class Keeper:
         self.probed_step, self.saved_step = stored["probed_step"], trainer.done
         return True
 
-    def begin_anew(self, trainer: Trainer) -> None:
+    def restart(self, trainer: Trainer) -> None:
         """Forget a run that was kept; where a subject lies, the new run is on disk at once, so that it can go on.
 
         Raises:
@@ -149,7 +149,7 @@ class Keeper:
         """
         if self.target.exists():
             self._save_state(trainer)
-        start_over(self.target, but=(STATE,) if self.target.exists() else ())
+        forget_run(self.target, but=(STATE,) if self.target.exists() else ())
 
     def keep_best(self, subject: Subject, probe_loss: float) -> None:
         """Keep a subject as the best one if its probe loss is the lowest so far."""
@@ -171,8 +171,8 @@ class Keeper:
     def _save_state(self, trainer: Trainer) -> None:
         judged = {"best_loss": self.best_loss, "best_step": self.best_step, "probed_step": self.probed_step}
         content = {"format": FORMAT, **judged, **self.identity.as_metadata()}
-        tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.tensors().items()}
-        write_tensors(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
+        tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.state_dict().items()}
+        save_atomically(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
         self.saved_step = trainer.done
 
     def is_subject_of(self, step: int) -> bool:
@@ -195,14 +195,14 @@ class Keeper:
         Raises:
             OSError: the disk is full or the folder cannot be written.
         """
-        _write_png(self.folder / LOSS_PICTURE, loss_picture(steps))
+        _write_png(self.folder / LOSS_PICTURE, draw_loss(steps))
         if sample is None:
             return
         row = self._row_of(sample.step)
-        _write_png(row, sample_row(sample))
+        _write_png(row, draw_sample_row(sample))
         _write_png(
             self.folder / SAMPLE_STRIP,
-            stacked([Image.open(path, formats=["PNG"]) for path in sorted(row.parent.glob("*.png"))]),
+            stack_images([Image.open(path, formats=["PNG"]) for path in sorted(row.parent.glob("*.png"))]),
         )
 
     def best(self) -> Subject | None:
@@ -211,19 +211,19 @@ class Keeper:
         return load_subject(path) if self.best_step and path.is_file() else None
 
 
-def folder_of(target: Path) -> Path:
+def run_folder(target: Path) -> Path:
     """Where the state of the run that makes a subject file is kept."""
     return target.with_name(target.stem + FOLDER_SUFFIX)
 
 
 def has_run(target: Path) -> bool:
     """Whether a run was kept that makes this subject file."""
-    return (folder_of(target) / STATE).is_file()
+    return (run_folder(target) / STATE).is_file()
 
 
 def _remove_partial_files(target: Path) -> None:
     """Remove what a killed process was writing; two runs cannot make the same file at once."""
-    folder = folder_of(target)
+    folder = run_folder(target)
     places = [(target.parent, f".{target.name}."), (folder, "."), (folder / SAMPLE_ROWS, ".")]
     for place, prefix in places:
         for path in place.glob("*.partial") if place.is_dir() else ():
@@ -231,9 +231,9 @@ def _remove_partial_files(target: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def start_over(target: Path, *, but: Sequence[str] = ()) -> None:
+def forget_run(target: Path, *, but: Sequence[str] = ()) -> None:
     """Forget a run that was kept, so that the next one starts at step 0; the subject's file stays, and ``but`` these."""
-    folder = folder_of(target)
+    folder = run_folder(target)
     made = [folder / name for name in (STATE, BEST, LOSS_PICTURE, SAMPLE_STRIP) if name not in but]
     for path in (*made, *(folder / SAMPLE_ROWS).glob("*.png")):
         path.unlink(missing_ok=True)
