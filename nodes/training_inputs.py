@@ -82,7 +82,8 @@ def basic_inputs() -> list[io.Input]:
 
 def optional_inputs() -> list[io.Input]:
     """Captions and pictures of the class."""
-    lines = "a line for each, with {} for the subject, such as: a {} on a kitchen counter. None: the method's own."
+    lines = "a line for each, such as: a teddy bear on a kitchen counter. The class word or {} in it is the subject; "
+    lines += "an empty line: the method's own."
     return [
         # sockets: text boxes that most leave empty would make the node twice as tall
         io.String.Input("captions", optional=True, force_input=True, tooltip=f"What the photos show: {lines}"),
@@ -93,7 +94,7 @@ def optional_inputs() -> list[io.Input]:
             "prior_captions",
             optional=True,
             force_input=True,
-            tooltip=f"What the prior pictures show: {lines.replace('subject', 'class word')}",
+            tooltip="What the prior pictures show: a line for each, with the class word; {} stands for it.",
         ),
         io.Int.Input(
             "make_prior",

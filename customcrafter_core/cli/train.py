@@ -37,8 +37,8 @@ USAGE = "[PHOTOS] --class-word TEXT --out FILE [options]"
 SUMMARY = "learn a subject from photos"
 DESCRIPTION = """\
 Learn a subject from a folder of photos: three to ten of the same thing, before different
-backgrounds. A text file beside a photo (cup.txt for cup.jpg) may say what it shows, with {}
-for the subject: a {} on a kitchen counter. The result is one .safetensors file. Beside it
+backgrounds. A text file beside a photo (cup.txt for cup.jpg) may say what it shows: a cup on
+a kitchen counter. The class word in it, or {}, is the subject. The result is one .safetensors file. Beside it
 lies a folder with the state, from which the same command goes on after an interruption,
 a picture of the loss and the sample videos."""
 EXAMPLES = """\

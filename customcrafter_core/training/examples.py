@@ -14,6 +14,7 @@ from ..base_model.model import VideoCrafter2
 from ..base_model.text import PromptTokenizer
 from ..errors import InputError
 from .augmentation import View, draw_view, with_phrase
+from .captions import pattern, with_subject
 from .config import TrainConfig
 from .photos import Clip, Photo, cut_to, images_to_tensor
 
@@ -141,7 +142,7 @@ class _Encoder:
                 for j in range(views):
                     view = self._view(photo.image, np.random.default_rng([self.config.seed, i, j]))
                     masks.append(view.mask)
-                    captions.append(self._ids(photo.caption, self.config.trigger, view.phrase))
+                    captions.append(self._ids(self._of_subject(photo.caption), self.config.trigger, view.phrase))
                     yield view.image
 
         mean, std = self._encode(draw(), len(photos) * views)
@@ -153,7 +154,7 @@ class _Encoder:
 
     def stills(self, photos: Sequence[Photo]) -> Examples:
         """Pictures of the class, as they are."""
-        captions = [self._ids(photo.caption, self.config.class_word) for photo in photos]
+        captions = [self._ids(self._of_class(photo.caption), self.config.class_word) for photo in photos]
         return _unmasked(*self._encode((cut_to(photo.image, self.size) for photo in photos), len(photos)), captions)
 
     def clips(self, clips: Sequence[Clip]) -> Examples:
@@ -165,9 +166,15 @@ class _Encoder:
                 found=f"one of {length}",
                 remedy="Train fewer frames, or make the clips again.",
             )
-        captions = [self._ids(clip.caption, self.config.class_word) for clip in clips]
+        captions = [self._ids(self._of_class(clip.caption), self.config.class_word) for clip in clips]
         frames = (cut_to(frame, self.size) for clip in clips for frame in clip.frames[:length])
         return _unmasked(*self._encode(frames, len(clips)), captions)
+
+    def _of_subject(self, caption: str) -> str:
+        return caption and with_subject(caption, self.config.placeholder, self.config.class_word)
+
+    def _of_class(self, caption: str) -> str:
+        return caption and pattern(caption, self.config.placeholder, self.config.class_word)
 
     def _ids(self, caption: str, called: str, phrase: str = "") -> torch.Tensor:
         wordings = [caption] if caption else self.config.captions

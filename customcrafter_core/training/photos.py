@@ -8,21 +8,31 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, some_names
+from .captions import is_caption_of, read_caption
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is read, whatever a file is called: Pillow also knows formats for which it starts other programs."""
-SMALLEST_SIDE = 16  # pixels; less holds nothing to learn
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".webp": "WEBP", ".bmp": "BMP",
+    ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+"""What is read everywhere: ending -> Pillow's format. Pillow also knows formats for which it starts other programs."""
+PHONE_FORMATS = (".avif", ".heic", ".heif")
+"""What is read where Pillow can: AVIF from 11.3 on, HEIF with pillow-heif."""
+REMEDY = "Install pillow-heif (pip install pillow-heif), or save them as JPEG."
+IGNORED = {"thumbs.db", "desktop.ini", "prior.json"}
+MASK = ".mask"
+MIN_SIDE = 16  # pixels; less holds nothing to learn
 THUMBNAIL_SIDE = 128
 MAX_SIDE = 1536  # pixels, three times the longer side of VideoCrafter2's video: at full size ten photos fill 1 GB
 MAX_BYTES = 10**9  # of all photos together; many are kept smaller, five hundred at 816 pixels, enough for any resizing
@@ -33,7 +43,7 @@ Picture = TypeVar("Picture")
 
 @dataclass(frozen=True)
 class Photo:
-    """One RGB picture; ``caption`` says what it shows, with ``{}`` for the subject, or is empty."""
+    """One RGB picture; ``caption`` says what it shows, see `captions.with_subject`, or is empty."""
 
     image: Image.Image
     caption: str = ""
@@ -47,10 +57,21 @@ class Clip:
     caption: str = ""
 
 
-def load_photos(folder: str | Path, *, skip_broken: bool = False) -> list[Photo]:
-    """Read all photos of a folder in the order of their names.
+@cache
+def readable_formats() -> dict[str, str]:
+    """Endings of pictures that can be read here -> Pillow's format."""
+    if find_spec("pillow_heif") is not None:
+        from pillow_heif import register_heif_opener
 
-    A text file beside a photo, ``cup.txt`` for ``cup.jpg``, is its caption: ``a {} on a kitchen counter``.
+        register_heif_opener()
+    known = Image.registered_extensions()
+    return FORMATS | {ending: known[ending] for ending in PHONE_FORMATS if ending in known}
+
+
+def load_photos(folder: str | Path, *, skip_broken: bool = False) -> list[Photo]:
+    """Read all photos of a folder in the order of their names; files that are left out are named in a warning.
+
+    A text file beside a photo, ``cup.txt`` for ``cup.jpg``, is its caption, see `captions`.
 
     Args:
         folder: where they are.
@@ -60,16 +81,37 @@ def load_photos(folder: str | Path, *, skip_broken: bool = False) -> list[Photo]
         InputError: no such folder, no photo in it, or a photo or caption that cannot be used; it is named.
     """
     paths = list_pictures(folder)
+    others = left_out(folder, paths)
     if not paths:
         raise InputError(
             expected="at least one photo",
-            found=f"none in {folder}",
-            remedy=f"Put images there: {', '.join(sorted(SUFFIXES))}.",
+            found=f"none in {folder}{f', but {some_names(others)}' if others else ''}",
+            remedy=REMEDY if _phone_photos(others) else f"Put images there: {', '.join(sorted(readable_formats()))}.",
+        )
+    if others:
+        log.warning(
+            f"Not used in {folder}: {len(others)} file{'s' * (len(others) != 1)} beside {len(paths)} "
+            f"photo{'s' * (len(paths) != 1)}: {some_names(others)}.{f' {REMEDY}' if _phone_photos(others) else ''}"
         )
     longest = max_side(len(paths))
     return usable(
         paths, lambda path: Photo(load_image(path, longest), read_caption(path)), "photo", skip_broken=skip_broken
     )
+
+
+def left_out(folder: str | Path, pictures: Sequence[Path]) -> list[str]:
+    """Names of what lies in a folder besides pictures, their captions and masks, and what systems put there."""
+    used = set(pictures)
+    return sorted(
+        path.name
+        for path in Path(folder).iterdir()
+        if not (path in used or path.name.startswith(".") or path.name.lower() in IGNORED)
+        and not any(is_caption_of(path, picture) or path.stem == picture.stem + MASK for picture in pictures)
+    )
+
+
+def _phone_photos(names: Sequence[str]) -> bool:
+    return any(name.lower().endswith(PHONE_FORMATS) for name in names)
 
 
 def usable(paths: Sequence[Path], load: Callable[[Path], Picture], kind: str, *, skip_broken: bool) -> list[Picture]:
@@ -112,35 +154,9 @@ def list_pictures(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         found = "a file" if folder.is_file() else "nothing"
         raise InputError(expected="a folder of pictures", found=f"{found} at {folder}", remedy="Check the path.")
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in paths if not path.name.startswith("."))
-
-
-def read_caption(path: Path) -> str:
-    """The caption of a picture, or nothing.
-
-    Raises:
-        InputError: it does not have exactly one place for the subject.
-    """
-    text = path.with_suffix(".txt")
-    if not text.is_file():
-        return ""
-    return check_caption(text.read_text(encoding="utf-8", errors="replace").strip(), text.name)
-
-
-def check_caption(caption: str, where: str) -> str:
-    """A caption, as it is.
-
-    Raises:
-        InputError: it does not have exactly one place for the subject.
-    """
-    if caption.count("{}") != 1:
-        raise InputError(
-            expected="a caption with one {} for the subject",
-            found=f"{caption!r} in {where}",
-            remedy="Write, for example: a {} on a kitchen counter.",
-        )
-    return caption
+    endings = readable_formats()
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in endings and path.is_file())
+    return sorted(path for path in paths if not path.name.startswith(".") and not path.stem.endswith(MASK))
 
 
 def max_side(count: int) -> int:
@@ -161,7 +177,7 @@ def load_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=tuple(readable_formats().values())) as image:
                 image.draft(None, (longest, longest))  # a JPEG is read at a fraction of its size at once
                 image.load()
                 upright = ImageOps.exif_transpose(image)
@@ -172,10 +188,21 @@ def load_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
             remedy="Scale it down; a few thousand pixels a side are plenty.",
         ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        is_phone_photo = _is_phone_photo(path)
+        what = "which is HEIC or AVIF inside" if is_phone_photo else "which cannot be read as an image"
         raise InputError(
-            expected="a photo", found=f"{path.name}, which cannot be read as an image", remedy="Remove or replace it."
+            expected="a photo",
+            found=f"{path.name}, {what}",
+            remedy=REMEDY if is_phone_photo else "Remove or replace it.",
         ) from error
     return prepared(upright, path.name, longest)
+
+
+def _is_phone_photo(path: Path) -> bool:
+    """Whether a file's first bytes say HEIC or AVIF, whatever it is called."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf", b"avi")
 
 
 def prepared(image: Image.Image, name: str, longest: int) -> Image.Image:
@@ -184,15 +211,35 @@ def prepared(image: Image.Image, name: str, longest: int) -> Image.Image:
     Raises:
         InputError: it is too small.
     """
-    if min(image.size) < SMALLEST_SIDE:
+    if min(image.size) < MIN_SIDE:
         raise InputError(
-            expected=f"photos of at least {SMALLEST_SIDE}x{SMALLEST_SIDE} pixels",
+            expected=f"photos of at least {MIN_SIDE}x{MIN_SIDE} pixels",
             found=f"{name} with {image.width}x{image.height}",
             remedy="Remove or replace it.",
         )
-    photo = flatten_alpha(image)
+    photo = flatten_alpha(to_srgb(image, name))
     photo.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return photo
+
+
+def to_srgb(image: Image.Image, name: str) -> Image.Image:
+    """A picture with a colour profile, such as Display P3 of phones, in the colours of sRGB; alpha is kept."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    try:
+        source = ImageCms.getOpenProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        opaque = image.convert("RGB") if image.mode == "RGBA" else image
+        done = ImageCms.profileToProfile(opaque, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, ImportError, OSError, ValueError) as error:
+        log.warning(f"The colour profile of {name} cannot be used, so its colours are read as sRGB: {error}")
+        return image
+    assert done is not None  # it is with inPlace only
+    if image.mode == "RGBA":
+        done.putalpha(image.getchannel("A"))
+    return done
 
 
 def flatten_alpha(image: Image.Image) -> Image.Image:
@@ -201,6 +248,9 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         background = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(background, rgba).convert("RGB")
+    if image.mode == "F":  # 32 bits, 0 … 1 or 0 … 255
+        pixels = np.nan_to_num(np.asarray(image))
+        image = Image.fromarray((pixels * (255 if pixels.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     return image.convert("RGB")

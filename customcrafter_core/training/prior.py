@@ -22,9 +22,9 @@ from ..errors import InputError, damaged_file
 from ..files.writing import write_bytes, write_json
 from ..output.pixels import to_bytes
 from ..sampling.generation import SampledStep, VideoSettings, generate
+from .captions import read_caption
 from .config import CAPTIONS, PRIOR_STEPS
 from .photos import (
-    FORMATS,
     MAX_BYTES,
     Clip,
     Photo,
@@ -32,7 +32,7 @@ from .photos import (
     list_pictures,
     load_image,
     max_side,
-    read_caption,
+    readable_formats,
     usable,
 )
 
@@ -227,7 +227,7 @@ def _load(path: Path, longest: int) -> Photo | Clip:
     is_ours = MADE.fullmatch(path.name) is not None
     frames: list[Image.Image] = []
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=tuple(readable_formats().values())) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # a frame may be larger than the first
             count = getattr(image, "n_frames", 1)
             if count > MAX_FRAMES:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ...customcrafter_core.errors import InputError
-from ...customcrafter_core.training.photos import Photo, check_caption, max_side, prepared
+from ...customcrafter_core.training.photos import Photo, max_side, prepared
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Channels of an IMAGE -> how they are read."""
@@ -38,7 +38,7 @@ def captions_of(texts: Sequence[str], count: int, what: str) -> list[str]:
     """A caption for each of ``count`` photos; empty ones if no text says anything.
 
     Raises:
-        InputError: another number of them, or one without exactly one ``{}``.
+        InputError: another number of them.
     """
     single = texts[0] if len(texts) == 1 else None
     captions = [text.strip() for text in (texts if single is None else single.splitlines())]
@@ -50,8 +50,7 @@ def captions_of(texts: Sequence[str], count: int, what: str) -> list[str]:
             found=f"{len(captions)}",
             remedy="Write one line for each, an empty one where there is nothing to say; or none at all.",
         )
-    places = [f"caption {number} of the {what}" for number in range(1, count + 1)]
-    return [caption and check_caption(caption, place) for caption, place in zip(captions, places, strict=True)]
+    return captions
 
 
 def _picture(frame: torch.Tensor, what: str) -> Image.Image:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.errors import InputError
 from customcrafter_core.training.augmentation import (
     CLOSE_FROM,
@@ -23,7 +25,11 @@ from customcrafter_core.training.augmentation import (
     draw_view,
     with_phrase,
 )
+from customcrafter_core.training.captions import with_subject
+from customcrafter_core.training.config import TrainConfig
+from customcrafter_core.training.examples import encode_examples
 from customcrafter_core.training.photos import (
+    FORMATS,
     MAX_BYTES,
     MAX_SIDE,
     Clip,
@@ -34,11 +40,13 @@ from customcrafter_core.training.photos import (
     load_image,
     load_photos,
     max_side,
+    readable_formats,
 )
 from customcrafter_core.training.prior import RECORD, generate_prior, load_prior, may_hold
 from tests.core import tiny_models
 
 SIZE, UNIT = (128, 80), 8
+SWAPPED_PROFILE = Path(__file__).parents[1] / "data" / "red_and_blue_swapped.icc"
 
 
 def bright(width: int = 300, height: int = 200) -> Image.Image:
@@ -254,13 +262,140 @@ def test_photos_are_cut_to_the_aspect() -> None:
     assert tensor.min() > 0.9
 
 
-def test_caption_beside_a_photo(tmp_path) -> None:
-    bright(64, 48).save(tmp_path / "cup.png")
-    (tmp_path / "cup.txt").write_text("a {} on a table\n")
-    assert load_photos(tmp_path)[0].caption == "a {} on a table"
-    (tmp_path / "cup.txt").write_text("a cup on a table")
-    with pytest.raises(InputError, match=r"cup\.txt"):
+# --- folders as people have them ---------------------------------------------------------------------------------------
+
+
+def without_phone_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where neither pillow-heif nor a Pillow with AVIF is installed."""
+    monkeypatch.setattr("customcrafter_core.training.photos.readable_formats", lambda: FORMATS)
+
+
+def phone_photo(path, ending: str) -> None:
+    """A photo as phones save it."""
+    if ending == ".avif" and ending not in readable_formats():
+        pytest.skip("Pillow has no AVIF here")
+    if ending == ".heic":
+        pytest.importorskip("pillow_heif")
+        readable_formats()
+    Image.new("RGB", (64, 48), (200, 40, 40)).save(path.with_suffix(".png"))
+    Image.open(path.with_suffix(".png")).save(path, format="AVIF" if ending == ".avif" else "HEIF")
+    path.with_suffix(".png").unlink()
+
+
+@pytest.mark.parametrize("ending", [".avif", ".heic"])
+@pytest.mark.parametrize("called", ["", ".jpg"])
+def test_photos_of_phones_are_read_whatever_they_are_called(tmp_path, ending: str, called: str) -> None:
+    phone_photo(tmp_path / f"one{ending}", ending)
+    if called:
+        (tmp_path / f"one{ending}").rename(tmp_path / f"one{called}")
+    (photo,) = load_photos(tmp_path)
+    assert np.abs(np.asarray(photo.image)[24, 32].astype(int) - (200, 40, 40)).max() < 16
+
+
+def test_photos_of_phones_are_named_where_they_cannot_be_read(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone_photo(tmp_path / "renamed.avif", ".avif")
+    content = (tmp_path / "renamed.avif").read_bytes()
+    without_phone_photos(monkeypatch)
+    for name in ("b.heic", "c.HEIC"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"b\.heic, c\.HEIC.*pillow-heif"):
         load_photos(tmp_path)
+    (tmp_path / "renamed.avif").rename(tmp_path / "renamed.jpg")
+    with pytest.raises(InputError, match=r"renamed\.jpg, which is HEIC or AVIF inside\. .*pillow-heif"):
+        load_photos(tmp_path)
+    bright(64, 48).save(tmp_path / "renamed.jpg")
+    assert len(load_photos(tmp_path)) == 1
+    assert "2 files beside 1 photo: b.heic, c.HEIC. Install pillow-heif" in caplog.text
+
+
+def test_what_is_left_out_of_a_folder_is_named_and_what_belongs_to_it_is_not(
+    tmp_path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("cup.jfif", "two.JPG", "three.jpe"):
+        bright(64, 48).save(tmp_path / name, format="JPEG")
+    for name in ("cup.txt", "two.CAPTION", ".hidden.png", "Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_text("a {} here")
+    assert [photo.caption for photo in load_photos(tmp_path)] == ["a {} here", "", "a {} here"]
+    assert not caplog.text
+    (tmp_path / "more").mkdir()
+    for name in ("film.mov", "notes.txt", "raw.dng"):
+        (tmp_path / name).write_bytes(b"x")
+    load_photos(tmp_path)
+    assert "4 files beside 3 photos: film.mov, more, notes.txt, raw.dng." in caplog.text
+
+
+def test_colour_profiles_become_srgb(tmp_path) -> None:
+    """A profile whose red and blue are swapped, so that nothing but converting gives the right colours."""
+    pixels = Image.new("RGB", (32, 32), (10, 60, 220))
+    swapped = SWAPPED_PROFILE.read_bytes()
+    pixels.save(tmp_path / "a.png", icc_profile=swapped)
+    alpha = pixels.convert("RGBA")
+    alpha.save(tmp_path / "b.png", icc_profile=swapped)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels.save(tmp_path / "c.png", icc_profile=srgb)
+    a, b, c = (np.asarray(photo.image)[0, 0].astype(int) for photo in load_photos(tmp_path))
+    assert np.abs(a - (220, 60, 10)).max() < 12 and np.array_equal(a, b)
+    assert tuple(c) == (10, 60, 220), "sRGB is left exactly as it is"
+
+
+def test_a_broken_colour_profile_is_told(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (32, 32), (10, 60, 220)).save(tmp_path / "a.png", icc_profile=b"no profile")
+    assert load_photos(tmp_path)[0].image.getpixel((0, 0)) == (10, 60, 220)
+    assert "colour profile of a.png" in caplog.text
+
+
+# --- captions as people have them --------------------------------------------------------------------------------------
+
+TEXT = "a caf\u00e9 cup \u2019on\u2019 a table"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("ending", [".txt", ".TXT", ".caption"])
+def test_captions_of_any_usual_encoding(tmp_path, encoding: str, ending: str) -> None:
+    bright(64, 48).save(tmp_path / "cup.png")
+    (tmp_path / f"cup{ending}").write_bytes(f"{TEXT}\r\n".encode(encoding))
+    assert load_photos(tmp_path)[0].caption == TEXT
+
+
+@pytest.mark.parametrize(
+    "content", ["\u684c\u5b50\u4e0a\u7684\u676f\u5b50".encode("gbk"), b"\x81\x8d cup", b"\xff\xfea"]
+)
+def test_captions_in_other_encodings_are_refused_by_name(tmp_path, content: bytes) -> None:
+    bright(64, 48).save(tmp_path / "cup.png")
+    (tmp_path / "cup.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"UTF-8 in cup\.txt.*Save the file as UTF-8"):
+        load_photos(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a {} on a table", "a {} on a table"),
+        ("a <new1> on a table", "a {} on a table"),
+        ("a <new1> teddy bear on a sofa", "a {} on a sofa"),
+        ("photo of a Teddy  Bear beside a teddy bear shop", "photo of a {} beside a teddy bear shop"),
+        ("teddy bears", "{}, teddy bears"),
+        ("sitting on a sofa", "{}, sitting on a sofa"),
+        ("{} and {}", "{} and {}"),
+    ],
+)
+def test_captions_are_free_text(caption: str, expected: str) -> None:
+    assert with_subject(caption, "<new1>", "teddy bear") == expected
+
+
+def test_free_captions_are_what_is_learned(tiny: VideoCrafter2) -> None:
+    """An empty one stands for the method's own; of the class nothing is put in front."""
+    photos = [Photo(bright(), caption) for caption in ("photo of a dog on a sofa", "on a sofa", "")]
+    prior = [Photo(bright(), caption) for caption in ("a dog that runs", "grass")]
+    config = TrainConfig("dog", resize=(1.0, 1.0))
+    sets = encode_examples(tiny, config, photos, prior)
+    ids = PromptTokenizer({"<new1>": 1})
+    assert torch.equal(sets.subject.captions[0], ids(["photo of a <new1> dog on a sofa"]))
+    assert torch.equal(sets.subject.captions[1], ids(["<new1> dog, on a sofa"]))
+    assert torch.equal(sets.subject.captions[2], ids([text.replace("{}", "<new1> dog") for text in config.captions]))
+    assert torch.equal(torch.cat(sets.prior[0].captions), ids(["a dog that runs", "grass"]))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

@@ -311,7 +311,6 @@ def test_page_is_told(bench: Bench) -> None:
         ({"name": "first"}, "which exists"),
         ({"preset": "best"}, "preset"),
         ({"captions": "one {}\ntwo {}"}, "a caption for each of 3 photos"),
-        ({"captions": "a\nb\nc"}, "one {} for the subject"),
         ({"method": "dreamvideo"}, "token_steps"),
         ({"settings": "rank 8"}, "settings such as"),
         ({"settings": "min_snr_gamma = 5.0, rank = 8]"}, "found ']'"),
