@@ -17,12 +17,13 @@ from PIL import Image
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import encode_ids
+from customcrafter_core.training.augmentation import cut_to
 from customcrafter_core.training.batches import Batch, BatchSource
 from customcrafter_core.training.config import TrainConfig
 from customcrafter_core.training.examples import ExampleSets, encode_examples, video_size
 from customcrafter_core.training.memory import estimate_memory
 from customcrafter_core.training.objective import Captions, compute_losses
-from customcrafter_core.training.photos import Photo, cut_to, images_to_tensor
+from customcrafter_core.training.photos import Photo, images_to_tensor
 from customcrafter_core.training.trainer import Trainer
 
 from .memory import peak_of

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .native.training import Order
 
 PRIOR_FOLDER = Path("customcrafter") / "prior"  # in the host's output folder
-LISTS = ("images", "captions", "prior", "prior_captions")
+LISTS = ("images", "captions", "prior", "prior_captions", "masks")
 
 
 class SubjectTrainer(io.ComfyNode):
@@ -113,7 +113,7 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
             remedy="Put them into a folder of their own in the host's input folder, and connect Load Image (from Folder), "
             "called Load Image Dataset from Folder on older hosts, to images.",
         )
-    photos = photos_of(lists["images"], lists["captions"], "photos")
+    photos = photos_of(lists["images"], lists["captions"], "photos", lists["masks"])
     prior = photos_of(lists["prior"], lists["prior_captions"], "prior pictures")
     folder = Path(folder_paths.get_output_directory()) / PRIOR_FOLDER
     made = MadePrior(one.get("make_prior", 0), one.get("prior_clips", False), folder)

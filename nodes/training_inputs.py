@@ -105,6 +105,13 @@ def optional_inputs() -> list[io.Input]:
             tooltip="Let the base model make so many prior pictures, each from a short video of "
             f"{PRIOR_STEPS} steps; they are kept in the output folder and used again. The paper has {PRIOR_PICTURES}.",
         ),
+        io.Mask.Input(
+            "masks",
+            optional=True,
+            tooltip="White where the subject is, one for each photo: the loss counts there, and "
+            "mask_background times elsewhere. What is transparent does not count either. Load Image's own MASK is the opposite: "
+            "put Invert Mask between.",
+        ),
     ]
 
 

@@ -22,6 +22,7 @@ from ..files.tensor_file import TensorFile, open_tensor_file, write_tensors
 from ..files.writing import write_bytes
 from ..subject.file import load_subject, save_subject
 from ..subject.subject import Subject
+from .augmentation import CUT
 from .callbacks import Sample
 from .config import TrainConfig
 from .photos import Clip, Photo
@@ -37,6 +38,8 @@ STATE_KEY = "customcrafter.training_state"
 FORMAT = 1
 FREE_TO_CHANGE = ("steps", "gradient_checkpointing")
 """Settings that a run may be continued with other values of: they change no step."""
+BEFORE = {"fit": CUT, "crop_anchor": "center", "mask_background": 1.0}
+"""What runs of version 0.1.0 did where settings of today were not known."""
 
 
 def digest_pictures(pictures: Sequence[Photo | Clip]) -> str:
@@ -45,7 +48,8 @@ def digest_pictures(pictures: Sequence[Photo | Clip]) -> str:
     for picture in pictures:
         frames = picture.frames if isinstance(picture, Clip) else (picture.image,)
         digest.update(f"{len(frames)} {picture.caption}\0".encode(errors="surrogatepass"))
-        for frame in frames:
+        masks = [picture.mask] if isinstance(picture, Photo) and picture.mask is not None else []
+        for frame in (*frames, *masks):
             digest.update(f"{frame.size} {frame.mode}\0".encode())
             digest.update(frame.tobytes())
     return digest.hexdigest()[:32]
@@ -66,7 +70,7 @@ class RunIdentity:
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What a stored run had differently, in words."""
         ours = {k: v for k, v in self._settings().items() if k not in FREE_TO_CHANGE}
-        theirs: Mapping[str, Any] = stored["config"]
+        theirs: Mapping[str, Any] = {**BEFORE, **stored["config"]}
         found = [f"{name} {theirs.get(name)} then, {ours[name]} now" for name in ours if theirs.get(name) != ours[name]]
         found += [] if same_base(stored["base"], self.base) else ["another base model"]
         found += [] if stored["dtype"] == self.dtype else [f"{stored['dtype']} then, {self.dtype} now"]

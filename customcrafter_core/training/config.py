@@ -12,6 +12,7 @@ from ..base_model.config import VIDEOCRAFTER2, UNetConfig
 from ..diffusion.schedule import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..subject.placeholder import PLACEHOLDER
+from .augmentation import ANCHORS, AUTO, FITS
 from .methods import METHODS
 
 # The authors' captions; {} is the subject as prompts call it, or the class word for prior images.
@@ -27,6 +28,7 @@ LOSSES = ("mse", "l1")
 GRADIENT_CHECKPOINTING = ("auto", "on", "off")
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": tuple(METHODS), "loss": LOSSES, "gradient_checkpointing": GRADIENT_CHECKPOINTING,
+    "fit": FITS, "crop_anchor": tuple(ANCHORS),
 }  # fmt: skip
 """Settings that are one of a few words."""
 
@@ -74,6 +76,15 @@ class TrainConfig:
     )
     resize: tuple[float, float] = setting(
         "smallest and largest factor of the resize augmentation; both 1: none", RESIZE
+    )
+    fit: str = setting(
+        "photos of another shape than the video: cut them, show them whole on black that does not count, or auto: whole "
+        "where more than a tenth would be cut off",
+        AUTO,
+    )
+    crop_anchor: str = setting("what is kept of a photo that is cut", "center")
+    mask_background: float = setting(
+        "how much the loss counts outside a photo's mask, which is its transparency or a file such as cup.mask.png", 0.1
     )
     flip: bool = setting("mirror half of the views of the subject", False)
     loss: str = setting("how far a prediction is off; the authors' code has l1", "mse")
@@ -189,6 +200,7 @@ NUMBERS: dict[str, float] = {
     "prior_weight": math.inf,
     "min_snr_gamma": math.inf,
     "caption_dropout": 1.0,
+    "mask_background": 1.0,
     "offset_noise": 1.0,
 }
 

@@ -13,10 +13,10 @@ from PIL import Image
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import PromptTokenizer
 from ..errors import InputError
-from .augmentation import View, draw_view, with_phrase
+from .augmentation import Framing, View, cut_to, draw_view, with_phrase
 from .captions import pattern, with_subject
 from .config import TrainConfig
-from .photos import Clip, Photo, cut_to, images_to_tensor
+from .photos import Clip, Photo, images_to_tensor
 
 IMAGES_AT_ONCE = 4
 MAX_VIEWS = 512  # 40 MB of latents at VideoCrafter2's size
@@ -33,7 +33,7 @@ class Examples:
     std: torch.Tensor
     """``(n, c, t, h, w)``"""
     mask: torch.Tensor
-    """Where the loss counts, ``(n, 1, 1, h, w)``, 0 or 1."""
+    """How much the loss counts, ``(n, 1, 1, h, w)``, 0 … 1."""
     captions: list[torch.Tensor]
     """For each example the token ids ``(m, 77)`` of its captions."""
 
@@ -140,7 +140,7 @@ class _Encoder:
         def draw() -> Iterator[Image.Image]:
             for i, photo in enumerate(photos):
                 for j in range(views):
-                    view = self._view(photo.image, np.random.default_rng([self.config.seed, i, j]))
+                    view = self._view(photo, np.random.default_rng([self.config.seed, i, j]))
                     masks.append(view.mask)
                     captions.append(self._ids(self._of_subject(photo.caption), self.config.trigger, view.phrase))
                     yield view.image
@@ -148,9 +148,13 @@ class _Encoder:
         mean, std = self._encode(draw(), len(photos) * views)
         return Examples(mean, std, torch.stack(masks)[:, None, None], captions)
 
-    def _view(self, image: Image.Image, rng: np.random.Generator) -> View:
-        unit = self.model.config.pixels_per_latent
-        return draw_view(image, self.size, resize=self.config.resize, flip=self.config.flip, unit=unit, rng=rng)
+    def _view(self, photo: Photo, rng: np.random.Generator) -> View:
+        config = self.config
+        framing = Framing(self.size, self.model.geometry.pixels_per_latent, config.fit, config.crop_anchor)
+        return draw_view(
+            photo.image, framing, resize=config.resize, flip=config.flip, rng=rng,
+            mask=photo.mask, background=config.mask_background,
+        )  # fmt: skip
 
     def stills(self, photos: Sequence[Photo]) -> Examples:
         """Pictures of the class, as they are."""

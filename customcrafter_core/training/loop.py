@@ -14,12 +14,13 @@ from ..errors import InputError
 from ..memory.free import free_memory
 from ..sampling.generation import AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
+from .augmentation import Framing, cropped_share
 from .callbacks import Callbacks, Sample
 from .checkpoints import CheckpointManager, RunIdentity, digest_pictures
 from .config import PRIOR_PICTURES, TrainConfig
 from .examples import encode_examples, video_size
 from .memory_plan import plan_memory
-from .photos import Clip, Photo, cropped_share, thumbnail
+from .photos import Clip, Photo, thumbnail
 from .run_options import RunOptions
 from .trainer import Trainer, TrainStep
 from .workers import ALONE, Workers
@@ -99,13 +100,20 @@ def describe_materials(photos: Sequence[Photo], prior: int, config: TrainConfig,
     lost = f", so nothing keeps the class from being forgotten; the paper has {PRIOR_PICTURES}"
     others = f"{prior or 'no'} prior picture{'s' * (prior != 1)}{lost if config.prior_weight and not prior else ''}"
     told = f"{len(photos)} photo{'s' * (len(photos) != 1)}, {others}."
-    losses = [cropped_share(photo.image.size, size) for photo in photos]
+    framing = Framing(size, 1, config.fit, config.crop_anchor)
+    whole = sum(framing.is_whole(photo.image.size) and photo.image.size != size for photo in photos)
+    losses = [cropped_share(p.image.size, size) for p in photos if not framing.is_whole(p.image.size)]
     many = sum(loss > NOTED_LOSS for loss in losses)
+    if whole:
+        told += f" {whole} shown whole: their shape is not that of {size[0]}x{size[1]} (setting fit)."
     if many:
         told += (
             f" The edges of {many} are cut off, up to {max(losses):.0%} of a photo, to fit {size[0]}x{size[1]}: "
-            "if the subject reaches there, cut them yourself."
+            "if the subject reaches there, choose another crop_anchor, or fit whole."
         )
+    masked = sum(photo.mask is not None for photo in photos)
+    if masked:
+        told += f" {masked} with a mask: outside it the loss counts {config.mask_background:g} times."
     return told
 
 

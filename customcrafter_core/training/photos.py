@@ -1,4 +1,4 @@
-"""Photos of a subject: read from a folder, upright, flatten_alpha, cut to the video's aspect."""
+"""Photos of a subject: read from a folder, upright, in sRGB, opaque, each with its caption and mask."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, some_names
+from .augmentation import cropped_share
 from .captions import is_caption_of, read_caption
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ PHONE_FORMATS = (".avif", ".heic", ".heif")
 REMEDY = "Install pillow-heif (pip install pillow-heif), or save them as JPEG."
 IGNORED = {"thumbs.db", "desktop.ini", "prior.json"}
 MASK = ".mask"
+MASK_TOLERANCE = 0.02
+"""Share of the area by which the shapes of mask and photo may differ, as rounding makes them."""
 MIN_SIDE = 16  # pixels; less holds nothing to learn
 THUMBNAIL_SIDE = 128
 MAX_SIDE = 1536  # pixels, three times the longer side of VideoCrafter2's video: at full size ten photos fill 1 GB
@@ -47,6 +50,8 @@ class Photo:
 
     image: Image.Image
     caption: str = ""
+    mask: Image.Image | None = None
+    """``L``, of the photo's size: white where the subject is, on which the loss counts; None: everywhere."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,41 @@ def load_photos(folder: str | Path, *, skip_broken: bool = False) -> list[Photo]
             f"photo{'s' * (len(paths) != 1)}: {some_names(others)}.{f' {REMEDY}' if _phone_photos(others) else ''}"
         )
     longest = max_side(len(paths))
-    return usable(
-        paths, lambda path: Photo(load_image(path, longest), read_caption(path)), "photo", skip_broken=skip_broken
-    )
+    return usable(paths, lambda path: _load_photo(path, longest), "photo", skip_broken=skip_broken)
+
+
+def _load_photo(path: Path, longest: int) -> Photo:
+    """A photo with its caption and mask: the file ``cup.mask.png`` beside it, else what is opaque of it."""
+    image, alpha = _open_upright(path, longest)
+    photo = prepared(image, path.name, longest)
+    beside = [one for one in list_files(path.parent) if one.stem == path.stem + MASK]
+    if beside:
+        alpha = load_image(beside[0], longest).convert("L")
+    return Photo(photo, read_caption(path), checked_mask(alpha, photo, f"the mask of {path.name}"))
+
+
+def checked_mask(mask: Image.Image | None, photo: Image.Image, name: str) -> Image.Image | None:
+    """A mask in the size of its photo; None if it leaves nothing out.
+
+    Raises:
+        InputError: it has another shape, or is black all over.
+    """
+    if mask is None:
+        return None
+    if cropped_share(mask.size, photo.size) > MASK_TOLERANCE:
+        raise InputError(
+            expected=f"{name} in the photo's shape, {photo.width}x{photo.height}",
+            found=f"{mask.width}x{mask.height}",
+            remedy="Save it in the size of the photo.",
+        )
+    low, high = mask.getextrema()
+    if high == 0:
+        raise InputError(
+            expected=f"{name} to be white where the subject is",
+            found="black all over",
+            remedy="Paint it, or remove it.",
+        )
+    return None if low == 255 else mask.resize(photo.size, Image.Resampling.BILINEAR)
 
 
 def left_out(folder: str | Path, pictures: Sequence[Path]) -> list[str]:
@@ -154,9 +191,14 @@ def list_pictures(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         found = "a file" if folder.is_file() else "nothing"
         raise InputError(expected="a folder of pictures", found=f"{found} at {folder}", remedy="Check the path.")
+    return [path for path in list_files(folder) if not path.stem.endswith(MASK)]
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Pictures and masks of a folder."""
     endings = readable_formats()
     paths = (path for path in folder.iterdir() if path.suffix.lower() in endings and path.is_file())
-    return sorted(path for path in paths if not path.name.startswith(".") and not path.stem.endswith(MASK))
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def max_side(count: int) -> int:
@@ -165,12 +207,21 @@ def max_side(count: int) -> int:
 
 
 def load_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
-    """Read one picture as upright, flatten_alpha RGB; of an animation the first frame.
+    """Read one picture as upright, opaque RGB; of an animation the first frame.
 
     What is larger than ``longest`` pixels is scaled down.
 
     Raises:
-        InputError: the file is empty, no image, damaged, too small, or so large that it may be an attack.
+        InputError: as `_open_upright`, or it is too small.
+    """
+    return prepared(_open_upright(path, longest)[0], path.name, longest)
+
+
+def _open_upright(path: Path, longest: int) -> tuple[Image.Image, Image.Image | None]:
+    """Read one picture upright, in its own mode, and what is opaque of it if not all is.
+
+    Raises:
+        InputError: the file is empty, no image, damaged, or so large that it may be an attack.
     """
     if path.stat().st_size == 0:
         raise InputError(expected="a photo", found=f"{path.name}, an empty file", remedy="Remove or replace it.")
@@ -195,7 +246,7 @@ def load_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
             found=f"{path.name}, {what}",
             remedy=REMEDY if is_phone_photo else "Remove or replace it.",
         ) from error
-    return prepared(upright, path.name, longest)
+    return upright, alpha_of(upright)
 
 
 def _is_phone_photo(path: Path) -> bool:
@@ -206,7 +257,7 @@ def _is_phone_photo(path: Path) -> bool:
 
 
 def prepared(image: Image.Image, name: str, longest: int) -> Image.Image:
-    """An upright picture as flatten_alpha RGB; what is larger than ``longest`` pixels is scaled down.
+    """An upright picture as opaque RGB; what is larger than ``longest`` pixels is scaled down.
 
     Raises:
         InputError: it is too small.
@@ -242,9 +293,16 @@ def to_srgb(image: Image.Image, name: str) -> Image.Image:
     return done
 
 
+def alpha_of(image: Image.Image) -> Image.Image | None:
+    """What is opaque of a picture, ``L``; None if it has no transparency."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return image.convert("RGBA").getchannel("A")
+    return None
+
+
 def flatten_alpha(image: Image.Image) -> Image.Image:
     """RGB on white: transparent places hold arbitrary colours that would be learned."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if alpha_of(image) is not None:
         rgba = image.convert("RGBA")
         background = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(background, rgba).convert("RGB")
@@ -256,21 +314,10 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def cut_to(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A picture cut centrally to the aspect of a width and height, and resized to them."""
-    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-
-
 def images_to_tensor(images: Sequence[Image.Image]) -> torch.Tensor:
     """Pictures of one size as ``(n, 3, h, w)``, values -1 … 1."""
     arrays = [np.asarray(image) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
-
-def cropped_share(photo: tuple[int, int], size: tuple[int, int]) -> float:
-    """Share of a photo's area that is lost when it is cut to the aspect of ``size``; both are width and height."""
-    aspects = sorted((photo[0] / photo[1], size[0] / size[1]))
-    return 1 - aspects[0] / aspects[1]
 
 
 def thumbnail(image: Image.Image) -> bytes:

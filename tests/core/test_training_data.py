@@ -17,24 +17,30 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.errors import InputError
 from customcrafter_core.training.augmentation import (
+    AUTO,
     CLOSE_FROM,
     LARGE_PHRASES,
     PASTED_BELOW,
     SMALL_PHRASES,
+    WHOLE,
+    Framing,
     View,
+    cut_to,
     draw_view,
     with_phrase,
 )
+from customcrafter_core.training.batches import Batch
 from customcrafter_core.training.captions import with_subject
+from customcrafter_core.training.checkpoints import digest_pictures
 from customcrafter_core.training.config import TrainConfig
 from customcrafter_core.training.examples import encode_examples
+from customcrafter_core.training.objective import Captions, compute_losses
 from customcrafter_core.training.photos import (
     FORMATS,
     MAX_BYTES,
     MAX_SIDE,
     Clip,
     Photo,
-    cut_to,
     flatten_alpha,
     images_to_tensor,
     load_image,
@@ -56,7 +62,7 @@ def bright(width: int = 300, height: int = 200) -> Image.Image:
 
 
 def view(resize: tuple[float, float], seed: int = 0, *, flip: bool = False, image: Image.Image | None = None) -> View:
-    return draw_view(image or bright(), SIZE, resize=resize, flip=flip, unit=UNIT, rng=np.random.default_rng(seed))
+    return draw_view(image or bright(), Framing(SIZE, UNIT), resize=resize, flip=flip, rng=np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("factor", [0.4, 0.45, 0.5, 0.55, 0.599, 0.05])
@@ -96,6 +102,114 @@ def test_large_views_are_crops(factor: float) -> None:
         assert (row[-1] - row[0]) == pytest.approx(190 / factor, abs=3)
         starts.append(row[0])
     assert max(starts) - min(starts) > (190 - 190 / factor) / 3
+
+
+# --- photos of another shape, and masks ---------------------------------------------------------------------------------
+
+
+def rows(height: int = 400, width: int = 300) -> Image.Image:
+    """A portrait whose rows all differ."""
+    return Image.fromarray(np.linspace(60, 250, height)[:, None, None].repeat(width, 1).repeat(3, 2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0])
+def test_a_portrait_is_shown_whole_on_black_that_does_not_count(factor: float) -> None:
+    """Top and bottom rows are there; all of the photo counts and nothing else, on the grid of latents."""
+    framing = Framing(SIZE, UNIT, AUTO)
+    assert framing.is_whole((300, 400)) and framing.is_whole((400, 400)) and not framing.is_whole((320, 210))
+    drawn = draw_view(rows(), framing, resize=(factor, factor), flip=False, rng=np.random.default_rng(0))
+    shown = np.asarray(drawn.image)[..., 0]
+    assert shown[shown > 0].min() < 75 and shown.max() > 240
+    blocks = torch.from_numpy(shown > 0).unfold(0, UNIT, UNIT).unfold(1, UNIT, UNIT)
+    assert torch.equal(blocks.all(-1).all(-1).float(), drawn.mask) and torch.equal(
+        blocks.any(-1).any(-1).float(), drawn.mask
+    )
+    cut = draw_view(rows(), Framing(SIZE, UNIT), resize=(1, 1), flip=False, rng=np.random.default_rng(0))
+    assert np.asarray(cut.image).min() > 100, "cut, as the authors do, the top is never seen"
+
+
+def test_enlarged_views_of_a_whole_portrait_reach_its_ends() -> None:
+    seen = [
+        np.asarray(
+            draw_view(
+                rows(), Framing(SIZE, UNIT, WHOLE), resize=(1.3, 1.3), flip=False, rng=np.random.default_rng(i)
+            ).image
+        )
+        for i in range(30)
+    ]
+    assert min(view.min() for view in seen) < 75 and max(view.max() for view in seen) > 235
+
+
+@pytest.mark.parametrize(("anchor", "low", "high"), [("top", 60, 150), ("center", 105, 205), ("bottom", 160, 251)])
+def test_a_crop_keeps_the_anchored_part(anchor: str, low: int, high: int) -> None:
+    framing = Framing(SIZE, UNIT, anchor=anchor)
+    view = np.asarray(draw_view(rows(), framing, resize=(1, 1), flip=False, rng=np.random.default_rng(0)).image)
+    assert low <= view.min() and view.max() <= high
+
+
+def test_a_mask_goes_where_its_photo_goes() -> None:
+    """White on the left half; mirrored with the photo; the rest counts as much as is asked for."""
+    mask = Image.new("L", (300, 200))
+    mask.paste(255, (0, 0, 150, 200))
+    for seed in range(20):
+        drawn = draw_view(
+            bright(),
+            Framing(SIZE, UNIT),
+            resize=(0.4, 1.0),
+            flip=True,
+            rng=np.random.default_rng(seed),
+            mask=mask,
+            background=0.1,
+        )
+        plain = draw_view(bright(), Framing(SIZE, UNIT), resize=(0.4, 1.0), flip=True, rng=np.random.default_rng(seed))
+        assert np.array_equal(np.asarray(drawn.image), np.asarray(plain.image))
+        there = plain.mask > 0
+        left, right = drawn.mask[there].max(), drawn.mask[there].min()
+        assert (
+            left == pytest.approx(1, abs=0.02)
+            and right == pytest.approx(0.1, abs=0.02)
+            and drawn.mask[~there].sum() == 0
+        )
+        ramp = (
+            torch.from_numpy(np.asarray(drawn.image)[..., 0].copy()).float().unfold(0, UNIT, UNIT).unfold(1, UNIT, UNIT)
+        )
+        dark = ramp.mean((-1, -2))[there] < 140  # the photo's left half
+        assert drawn.mask[there][dark].min() > 0.9 and drawn.mask[there][~dark].median() < 0.15
+
+
+def test_masks_lie_beside_photos_or_in_them(tmp_path) -> None:
+    bright(60, 40).save(tmp_path / "cup.jpg")
+    mask = Image.new("L", (60, 40))
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(tmp_path / "cup.mask.png")
+    see_through = bright(60, 40).convert("RGBA")
+    see_through.putalpha(mask)
+    see_through.save(tmp_path / "alpha.png")
+    bright(60, 40).save(tmp_path / "plain.png")
+    alpha, cup, plain = load_photos(tmp_path)
+    assert plain.mask is None
+    for photo in (alpha, cup):
+        assert photo.mask is not None and np.array_equal(np.asarray(photo.mask), np.asarray(mask))
+    assert digest_pictures([cup]) != digest_pictures([replace(cup, mask=None)])
+    for image, found in ((Image.new("L", (40, 60), 255), "40x60"), (Image.new("L", (60, 40)), "black all over")):
+        image.save(tmp_path / "cup.mask.png")
+        with pytest.raises(InputError, match=rf"mask of cup\.jpg.*{found}"):
+            load_photos(tmp_path)
+
+
+def test_only_what_the_mask_holds_counts_in_the_loss(tiny: VideoCrafter2) -> None:
+    """The noise to be found outside of it may be anything."""
+    config = TrainConfig("dog", width=32, height=16, frames=1)
+    shape = tiny.latent_shape(32, 16, 1)
+    noise, mask = torch.randn(shape), torch.zeros(1, 1, 1, *shape[-2:])
+    mask[..., :2] = 1
+    other = torch.where(mask > 0, noise, torch.randn(shape))
+    ids, zero = PromptTokenizer()(["a dog"]), torch.zeros(1, dtype=torch.long)
+    losses = [
+        compute_losses(tiny, Captions(tiny), config, [Batch(torch.zeros(shape), one, zero, ids, mask)])[0].item()
+        for one in (noise, other)
+    ]
+    assert losses[0] == losses[1] > 0
 
 
 def test_all_phrases_occur_and_only_with_their_size() -> None:
