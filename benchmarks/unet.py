@@ -21,7 +21,7 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from customcrafter_core.base_model.geometry import UNetGeometry
+from customcrafter_core.base_model.config import UNetConfig
 from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
 from customcrafter_core.base_model.networks import build_unet
 from customcrafter_core.memory.counting import DryRun, LiveBytes
@@ -85,17 +85,17 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
     """
     dry, full = DryRun(), replace(setup, scale="full")
     with dry.fake, setup.device:
-        unet = build_unet(full.geometry).eval()
+        unet = build_unet(full.config).eval()
         inputs = inputs_for(full)
     with torch.no_grad(), dry.counted([*unet.parameters(), *unet.buffers(), *inputs]):
         ours_with(unet, inputs)()
     hollow = replace(full, device=torch.device("meta"))
     with hollow.device:
-        unet = build_unet(hollow.geometry).eval()
+        unet = build_unet(hollow.config).eval()
     x, timestep, text, fps = inputs = inputs_for(hollow)
     with (
         torch.no_grad(),
-        original(checkout, unet, hollow.geometry) as network,
+        original(checkout, unet, hollow.config) as network,
         LiveBytes([*network.parameters(), *network.buffers(), *inputs]) as theirs,
     ):
         network(x, timestep, context=text, fps=fps)

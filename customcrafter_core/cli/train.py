@@ -141,7 +141,7 @@ def run(options: argparse.Namespace) -> None:
     check_dtype(dtype_of(options.dtype, device))
     photos = _photos(given)
     model = load_base(options)
-    check_preset(_preset(given), model.geometry.unet)
+    check_preset(_preset(given), model.config.unet)
     check_run(model, photos, config, run_options, workers=workers)
     if not workers.is_first:
         workers.wait()  # the first one makes prior images

@@ -82,7 +82,7 @@ def prediction_memory(
             stack.enter_context(attached(unet, subjects)).set_strengths([1.0] * len(subjects))
             stack.enter_context(dry.counted(tensors_of(unet)))
             latent = torch.empty(shape, device=device)
-            text = torch.empty(shape[0], PROMPT_LENGTH, model.geometry.text.width, device=device)
+            text = torch.empty(shape[0], PROMPT_LENGTH, model.config.text.hidden_size, device=device)
             GuidedUNet(unet, text, text, cfg=cfg, fps=model.defaults.fps, batch=guidance)(latent, 0)
         _PEAKS[key] = dry.peak
     return _PEAKS[key]

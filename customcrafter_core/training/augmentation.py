@@ -49,7 +49,7 @@ class Framing:
     size: tuple[int, int]
     """Width and height of the video in pixels, divisible by ``unit``."""
     unit: int
-    """Pixels behind one latent position, `Geometry.pixels_per_latent`. What does not fill the video lies on this grid, so
+    """Pixels behind one latent position, `ModelConfig.pixels_per_latent`. What does not fill the video lies on this grid, so
     that no latent position is partly photo and partly black."""
     fit: str = CUT
     anchor: str = "center"

@@ -176,7 +176,7 @@ class CheckpointManager:
         judged = {"best_loss": self.best_loss, "best_step": self.best_step, "probed_step": self.probed_step}
         content = {"format": FORMAT, **judged, **self.identity.as_metadata()}
         tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.state_dict().items()}
-        save_atomically(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
+        write_tensors(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
         self.saved_step = trainer.done
 
     def is_subject_of(self, step: int) -> bool:

@@ -150,7 +150,7 @@ class _Encoder:
 
     def _view(self, photo: Photo, rng: np.random.Generator) -> View:
         config = self.config
-        framing = Framing(self.size, self.model.geometry.pixels_per_latent, config.fit, config.crop_anchor)
+        framing = Framing(self.size, self.model.config.pixels_per_latent, config.fit, config.crop_anchor)
         return draw_view(
             photo.image, framing, resize=config.resize, flip=config.flip, rng=rng,
             mask=photo.mask, background=config.mask_background,

@@ -87,7 +87,7 @@ def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: boo
     peaks = []
     for stage in stages:
         sizes = (config.method, config.rank, config.tokens, stage, *video_size(model, config))
-        key = (model.geometry, model.dtype, sizes, recompute, model.device.type)
+        key = (model.config, model.dtype, sizes, recompute, model.device.type)
         if key not in _PEAKS:
             _PEAKS[key] = _count_step(model, config, stage, recompute=recompute)
         peaks.append(_PEAKS[key])
@@ -119,12 +119,12 @@ class _Stage:
 def encoding_memory(model: VideoCrafter2, config: TrainConfig) -> int:
     """Bytes at the peak of encoding photos, besides the weights; as `estimate_memory`."""
     size = video_size(model, config)
-    key = (model.geometry, model.dtype, model.device.type, size)
+    key = (model.config, model.dtype, model.device.type, size)
     if key not in _PEAKS:
         dry = DryRun()
         hollow = replace(model, vae=dry.copy(model.vae))
         with torch.no_grad(), dry.counted(tensors_of(hollow.vae)):
-            hollow.encode_moments(torch.empty(IMAGES_AT_ONCE, model.geometry.vae.image_channels, size[1], size[0]))
+            hollow.encode_moments(torch.empty(IMAGES_AT_ONCE, IMAGE_CHANNELS, size[1], size[0]))
         _PEAKS[key] = dry.peak
     return _PEAKS[key]
 
@@ -139,7 +139,7 @@ def sample_memory(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceB
     """
     together = guidance is not GuidanceBatch.ONE_BY_ONE
     sizes = (config.method, config.rank, model.defaults, *video_size(model, config), together)
-    key = (model.geometry, model.dtype, model.device.type, sizes)
+    key = (model.config, model.dtype, model.device.type, sizes)
     if key not in _PEAKS:
         _PEAKS[key] = _count_sample(model, config, guidance)
     return _PEAKS[key]
@@ -183,7 +183,7 @@ def _step(model: VideoCrafter2, config: TrainConfig, stage: _Stage) -> None:
     noise = torch.empty(model.latent_shape(width, height, stage.frames, videos), device=device)
     ids = torch.zeros(stage.subjects, PROMPT_LENGTH, dtype=torch.long)
     whole = torch.zeros(videos, dtype=torch.long, device=device)
-    fixed = torch.empty(stage.priors, PROMPT_LENGTH, model.geometry.text.width, dtype=model.dtype, device=device)
+    fixed = torch.empty(stage.priors, PROMPT_LENGTH, model.config.text.hidden_size, dtype=model.dtype, device=device)
     with autocast(model):
         text = torch.cat([encode_ids(model.text_encoder, ids).to(model.dtype), fixed])
         predicted = model.unet(noise.to(model.dtype), whole, text, timestep_cond=whole).sample

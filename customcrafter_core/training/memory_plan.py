@@ -157,7 +157,7 @@ class _Remedy:
 
 def _smaller_sizes(model: VideoCrafter2, config: TrainConfig) -> list[dict[str, int]]:
     """About three quarters and half of the video's width and height that every level of the UNet divides, if any."""
-    unit = model.geometry.pixels_per_latent * 2 ** (len(model.geometry.unet.channels) - 1)
+    unit = model.config.pixels_per_latent * 2 ** (len(model.config.unet.block_out_channels) - 1)
     own = video_size(model, config)
     sizes = [tuple(int(side * share) // unit * unit for side in own) for share in (0.75, 0.5)]
     return [{"width": width, "height": height} for width, height in sizes if width and height]

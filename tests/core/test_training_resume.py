@@ -512,7 +512,7 @@ def test_killed_between_two_files_the_same_command_goes_on(
             return wrapped
 
         checkpoints.save_subject = then_die(checkpoints.save_subject)  # of this process alone
-        checkpoints.save_atomically = then_die(checkpoints.save_atomically)
+        checkpoints.write_tensors = then_die(checkpoints.write_tensors)
         train_subject(
             tiny,
             photos(),
