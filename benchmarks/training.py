@@ -17,11 +17,12 @@ from PIL import Image
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import encode_ids
+from customcrafter_core.training.augmentation import cut_to
 from customcrafter_core.training.batches import Batch, BatchSource
 from customcrafter_core.training.config import TrainConfig
-from customcrafter_core.training.examples import ExampleSets, encode_examples, size_of
+from customcrafter_core.training.examples import ExampleSets, encode_examples, video_size
 from customcrafter_core.training.memory import estimate_memory
-from customcrafter_core.training.objective import Captions, losses_of
+from customcrafter_core.training.objective import Captions, compute_losses
 from customcrafter_core.training.photos import Photo, images_to_tensor
 from customcrafter_core.training.trainer import Trainer
 
@@ -53,7 +54,7 @@ def measure(setup: Setup) -> Section:
                 trainer.step()
     with trainer.attached():
         timings = time_in_turns(ways_to_step(trainer, photos, sets), setup.rounds, model.device)
-    width, height = size_of(model, config)
+    width, height = video_size(model, config)
     how = (
         f"A step of training ({'full size' if setup.full else 'demo model'}, {FRAMES} frames of {width}x{height}, "
         f"subject and prior, {model.dtype}) over a bare forward and backward pass, and the authors' recipe over it."
@@ -108,7 +109,7 @@ def ways_to_step(trainer: Trainer, photos: list[Photo], sets: ExampleSets) -> di
     fixed, captions = BatchSource(config, sets, model.schedule).draw(0), Captions(model)
 
     def bare() -> None:
-        sum(losses_of(model, captions, config, fixed)).backward()
+        sum(compute_losses(model, captions, config, fixed)).backward()
         trainer.optimizer.zero_grad()
 
     return {"bare": bare, "ours": trainer.step, "recipe": lambda: recipe_step(trainer, photos, sets)}
@@ -119,14 +120,14 @@ def recipe_step(trainer: Trainer, photos: list[Photo], sets: ExampleSets) -> Non
     model, config = trainer.model, trainer.config
     drawn = BatchSource(config, sets, model.schedule).draw(0)
     for batch in drawn:
-        pixels = images_to_tensor([photos[0].image] * config.frames, *size_of(model, config))
+        pixels = images_to_tensor([cut_to(photos[0].image, video_size(model, config))] * config.frames)
         with torch.no_grad():
             mean, std = model.encode_moments(pixels)
         x0 = (mean + std * torch.randn_like(std)).float().cpu().transpose(0, 1)[None]
         noised = model.schedule.add_noise(x0, batch.noise, batch.timesteps)
         uncached = _Uncached(model)
         again = Batch(noised, batch.noise, batch.timesteps, batch.ids, batch.mask)
-        losses_of(model, uncached, config, [again])[0].backward()
+        compute_losses(model, uncached, config, [again])[0].backward()
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
 

@@ -21,11 +21,10 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from customcrafter_core.base_model import video_layers
 from customcrafter_core.base_model.config import UNetConfig
 from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
 from customcrafter_core.base_model.networks import build_unet
-from customcrafter_core.memory.counting import DeviceKernels, LiveBytes
+from customcrafter_core.memory.counting import DryRun, LiveBytes
 
 from .results import Row, Section, at_least, at_most, missing
 from .setup import Setup, random_unet
@@ -84,18 +83,23 @@ def counted_activations(setup: Setup, checkout: Path) -> dict[str, int]:
     Slices are as long as on the setup's device. Ours attends by a kernel that keeps no table of pairs, as torch does on
     every device; the original makes the table.
     """
-    hollow = replace(setup, device=torch.device("meta"), scale="full")
+    dry, full = DryRun(), replace(setup, scale="full")
+    with dry.fake, setup.device:
+        unet = build_unet(full.config).eval()
+        inputs = inputs_for(full)
+    with torch.no_grad(), dry.counted([*unet.parameters(), *unet.buffers(), *inputs]):
+        ours_with(unet, inputs)()
+    hollow = replace(full, device=torch.device("meta"))
     with hollow.device:
         unet = build_unet(hollow.config).eval()
-    inputs = inputs_for(hollow)
-    x, timestep, text, fps = inputs
-    known = [*unet.parameters(), *unet.buffers(), *inputs]
-    with video_layers.layers_as_on(setup.device), torch.no_grad():
-        with LiveBytes(known) as ours, DeviceKernels(None, on_gpu=False):
-            ours_with(unet, inputs)()
-        with original(checkout, unet, hollow.config) as network, LiveBytes([*known, *network.buffers()]) as theirs:
-            network(x, timestep, context=text, fps=fps)
-    return {"ours": ours.peak, "original": theirs.peak}
+    x, timestep, text, fps = inputs = inputs_for(hollow)
+    with (
+        torch.no_grad(),
+        original(checkout, unet, hollow.config) as network,
+        LiveBytes([*network.parameters(), *network.buffers(), *inputs]) as theirs,
+    ):
+        network(x, timestep, context=text, fps=fps)
+    return {"ours": dry.peak, "original": theirs.peak}
 
 
 def counted_operations(setup: Setup) -> dict[str, float]:

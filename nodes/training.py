@@ -21,8 +21,8 @@ from .training_inputs import (
     basic_inputs,
     config_from,
     optional_inputs,
+    run_options_from,
     single,
-    steering_from,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .native.training import Order
 
 PRIOR_FOLDER = Path("customcrafter") / "prior"  # in the host's output folder
-LISTS = ("images", "captions", "prior", "prior_captions")
+LISTS = ("images", "captions", "prior", "prior_captions", "masks")
 
 
 class SubjectTrainer(io.ComfyNode):
@@ -104,8 +104,8 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
 
     config = config_from(one)
     check_token(config.placeholder)
-    anew = host.known_choice("start", one["start"], STARTS) == ANEW
-    target = target_file(one["name"], anew=anew)
+    start_over = host.known_choice("start", one["start"], STARTS) == ANEW
+    target = target_file(one["name"], start_over=start_over)
     if not any(len(batch) for batch in lists["images"]):
         raise InputError(
             expected="at least one photo of the subject",
@@ -113,25 +113,27 @@ def order_of(lists: dict[str, list[Any]], one: dict[str, Any]) -> Order:
             remedy="Put them into a folder of their own in the host's input folder, and connect Load Image (from Folder), "
             "called Load Image Dataset from Folder on older hosts, to images.",
         )
-    photos = photos_of(lists["images"], lists["captions"], "photos")
+    photos = photos_of(lists["images"], lists["captions"], "photos", lists["masks"])
     prior = photos_of(lists["prior"], lists["prior_captions"], "prior pictures")
     folder = Path(folder_paths.get_output_directory()) / PRIOR_FOLDER
     made = MadePrior(one.get("make_prior", 0), one.get("prior_clips", False), folder)
-    steering = replace(steering_from(one, target, anew=anew), recommended=recommended_with(one["preset"]))
-    return Order(config, target, steering, photos, prior, made)
+    run_options = replace(
+        run_options_from(one, target, start_over=start_over), recommended=recommended_with(one["preset"])
+    )
+    return Order(config, target, run_options, photos, prior, made)
 
 
-def target_file(name: str, *, anew: bool) -> Path:
+def target_file(name: str, *, start_over: bool) -> Path:
     """The subject's file in the host's LoRA folder.
 
     Raises:
         InputError: the name is none, or another file has it that no run of the trainer began.
     """
-    from ..customcrafter_core.training.keeper import has_run
+    from ..customcrafter_core.training.checkpoints import has_run
 
     loras = Path(folder_paths.get_folder_paths("loras")[0])
     target = new_file(loras, name.strip().removesuffix(SUFFIX), overwrite=True)
-    if target.exists() and not anew and not has_run(target):
+    if target.exists() and not start_over and not has_run(target):
         raise InputError(
             expected="a new file name, or that of a run to go on with",
             found=f"{target.name}, which exists",
@@ -143,12 +145,12 @@ def target_file(name: str, *, anew: bool) -> Path:
 def _output(node: type[io.ComfyNode], result: TrainingResult, order: Order) -> io.NodeOutput:
     """The results, as they are handed to other nodes and shown."""
     from ..customcrafter_core.subject.file import lora_tensors
-    from ..customcrafter_core.training.pictures import loss_picture, stacked
+    from ..customcrafter_core.training.pictures import draw_loss, stack_images
     from .native.picture import as_image
     from .native.training import no_samples, samples_picture
 
-    loss, samples = loss_picture(result.steps), samples_picture(order.target)
-    shown = as_image(loss if samples is None else stacked([samples, loss]))
+    loss, samples = draw_loss(result.steps), samples_picture(order.target)
+    shown = as_image(loss if samples is None else stack_images([samples, loss]))
     return io.NodeOutput(
         result.subject,
         lora_tensors(result.subject),

@@ -13,21 +13,21 @@ from comfy_api.latest import io
 
 from ..customcrafter_core.errors import InputError
 from ..customcrafter_core.training.config import (
-    LARGEST_RATE,
+    GRADIENT_CHECKPOINTING,
+    MAX_LR,
     PRESETS,
     PRIOR_PICTURES,
     PRIOR_STEPS,
-    RECOMPUTE,
     TrainConfig,
 )
 from ..customcrafter_core.training.methods import METHODS
-from ..customcrafter_core.training.steering import Steering
+from ..customcrafter_core.training.run_options import RunOptions
 from . import host
 
 PRESETS_OWN = "the preset's own"
 CONTINUE, ANEW = "continue", "start over"
 STARTS = [CONTINUE, ANEW]
-SETTINGS = {entry.name: entry for entry in (*fields(TrainConfig), *fields(Steering))}
+SETTINGS = {entry.name: entry for entry in (*fields(TrainConfig), *fields(RunOptions))}
 UNSET = {"steps": 0, "lr": 0.0, "rank": 0, "frames": 0, "batch": 0, "views": 0, "prior_weight": -1.0,
          "method": PRESETS_OWN}  # fmt: skip
 """Settings that presets decide -> the value that leaves it to them."""
@@ -61,9 +61,7 @@ def basic_inputs() -> list[io.Input]:
             "demo for the built-in demo model only; the others are what the paper is compared with.",
         ),
         _number("steps"),
-        io.Float.Input(
-            "lr", default=UNSET["lr"], min=0.0, max=LARGEST_RATE, step=1e-7, round=1e-7, tooltip=meaning_of("lr")
-        ),
+        io.Float.Input("lr", default=UNSET["lr"], min=0.0, max=MAX_LR, step=1e-7, round=1e-7, tooltip=meaning_of("lr")),
         io.Int.Input(
             "seed",
             default=SETTINGS["seed"].default,
@@ -84,7 +82,8 @@ def basic_inputs() -> list[io.Input]:
 
 def optional_inputs() -> list[io.Input]:
     """Captions and pictures of the class."""
-    lines = "a line for each, with {} for the subject, such as: a {} on a kitchen counter. None: the method's own."
+    lines = "a line for each, such as: a teddy bear on a kitchen counter. The class word or {} in it is the subject; "
+    lines += "an empty line: the method's own."
     return [
         # sockets: text boxes that most leave empty would make the node twice as tall
         io.String.Input("captions", optional=True, force_input=True, tooltip=f"What the photos show: {lines}"),
@@ -95,7 +94,7 @@ def optional_inputs() -> list[io.Input]:
             "prior_captions",
             optional=True,
             force_input=True,
-            tooltip=f"What the prior pictures show: {lines.replace('subject', 'class word')}",
+            tooltip="What the prior pictures show: a line for each, with the class word; {} stands for it.",
         ),
         io.Int.Input(
             "make_prior",
@@ -105,6 +104,13 @@ def optional_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Let the base model make so many prior pictures, each from a short video of "
             f"{PRIOR_STEPS} steps; they are kept in the output folder and used again. The paper has {PRIOR_PICTURES}.",
+        ),
+        io.Mask.Input(
+            "masks",
+            optional=True,
+            tooltip="White where the subject is, one for each photo: the loss counts there, and "
+            "mask_background times elsewhere. What is transparent does not count either. Load Image's own MASK is the opposite: "
+            "put Invert Mask between.",
         ),
     ]
 
@@ -134,7 +140,7 @@ def advanced_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "gradient_checkpointing",
-            options=list(RECOMPUTE),
+            options=list(GRADIENT_CHECKPOINTING),
             default=SETTINGS["gradient_checkpointing"].default,
             optional=True,
             tooltip=f"{help_of('gradient_checkpointing')}.",
@@ -221,14 +227,16 @@ def settings_of(text: str) -> dict[str, Any]:
     return found
 
 
-def steering_from(given: Mapping[str, Any], target: Path, *, anew: bool) -> Steering:
+def run_options_from(given: Mapping[str, Any], target: Path, *, start_over: bool) -> RunOptions:
     """How the run is watched and kept.
 
     Raises:
         InputError: a value is out of range.
     """
-    names = [entry.name for entry in fields(Steering) if entry.name in given and entry.default is not MISSING]
-    return Steering(target=target, anew=anew, **{name: given[name] for name in names if name != "anew"})
+    names = [entry.name for entry in fields(RunOptions) if entry.name in given and entry.default is not MISSING]
+    return RunOptions(
+        target=target, start_over=start_over, **{name: given[name] for name in names if name != "start_over"}
+    )
 
 
 def single(name: str, values: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from customcrafter_core.demo import world
 from customcrafter_core.output.sheet import SheetRow, contact_sheet
-from customcrafter_core.training.pictures import stacked
+from customcrafter_core.training.pictures import stack_images
 
 from .demo_values import CFG, DEMO_SIZE, DEMO_SUBJECT, PROMPT, SAMPLE_PROMPT, SEED, STEPS
 from .graphs import Graph, Link
@@ -220,7 +220,7 @@ def picture(rows: dict[str, np.ndarray]) -> Image.Image:
     ]
     parts = [contact_sheet(videos, columns=COLUMNS)] if videos else []
     parts += [Image.fromarray(frames[0]) for frames in rows.values() if len(frames) == 1]
-    whole = stacked(parts)
+    whole = stack_images(parts)
     if whole.width > WIDTH:
         whole = whole.resize((WIDTH, whole.height * WIDTH // whole.width), Image.Resampling.LANCZOS)
     return whole.quantize(COLORS)

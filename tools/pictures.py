@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import av
 import numpy as np
 from PIL import Image
+
+from customcrafter_core.output.chart import strength_chart
 
 from .graphs import Graph
 from .schemas import Description
@@ -71,11 +72,7 @@ def _rows(path: Path) -> list[Image.Image]:
 
 
 def _strengths(inputs: dict[str, Any], api: dict[str, Any]) -> Image.Image:
-    spec = importlib.util.spec_from_file_location("picture", ROOT / "nodes" / "native" / "picture.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     samplers = [inputs, *(node["inputs"] for node in api.values() if "cfg" in node["inputs"])]
     steps = next(given["steps"] for given in samplers if "steps" in given)
     strengths = [inputs["lambda_s"] if step < inputs["k"] else inputs["lambda_l"] for step in range(steps)]
-    return Image.fromarray((module.strength_picture([strengths])[0].numpy() * 255).astype(np.uint8))
+    return strength_chart([strengths])

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     from ..experiments.benchmark import Benchmark
     from ..experiments.benchmark_config import BenchmarkConfig
     from ..experiments.benchmark_report import Report, write_photos, write_report
-    from ..training.distributed import launched_workers
+    from ..training.workers import launched_workers
     from .training_file import read_plain
 
     config = BenchmarkConfig.from_content(read_plain(options.config), options.config.parent)

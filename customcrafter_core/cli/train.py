@@ -27,18 +27,18 @@ from .training_file import read_training_file
 
 if TYPE_CHECKING:
     from ..base_model.model import VideoCrafter2
+    from ..training.callbacks import Callbacks
     from ..training.config import TrainConfig
     from ..training.photos import Clip, Photo
-    from ..training.steering import Steering
+    from ..training.run_options import RunOptions
     from ..training.trainer import TrainStep
-    from ..training.watcher import Watcher
 
 USAGE = "[PHOTOS] --class-word TEXT --out FILE [options]"
 SUMMARY = "learn a subject from photos"
 DESCRIPTION = """\
 Learn a subject from a folder of photos: three to ten of the same thing, before different
-backgrounds. A text file beside a photo (cup.txt for cup.jpg) may say what it shows, with {}
-for the subject: a {} on a kitchen counter. The result is one .safetensors file. Beside it
+backgrounds. A text file beside a photo (cup.txt for cup.jpg) may say what it shows: a cup on
+a kitchen counter. The class word in it, or {}, is the subject. The result is one .safetensors file. Beside it
 lies a folder with the state, from which the same command goes on after an interruption,
 a picture of the loss and the sample videos."""
 EXAMPLES = """\
@@ -63,14 +63,14 @@ STEERING = ("checkpoint_every", "sample_every", "sample_prompt", "sample_seed", 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     from ..training.config import PRESETS, TrainConfig
-    from ..training.steering import Steering
+    from ..training.run_options import RunOptions
 
     parser.set_defaults(run=run)
     option = partial(parser.add_argument, default=argparse.SUPPRESS)
     option("photos", metavar="PHOTOS", nargs="?", help="a folder of photos of the subject")
     option("--out", metavar="FILE", help="the subject, a .safetensors file")
     option("--config", metavar="FILE", help="settings as JSON or TOML, by the names of these options; options win")
-    option("--force", action="store_true", help="begin anew and replace what an earlier run left")
+    option("--force", action="store_true", help="start over and replace what an earlier run left")
     option("--skip-broken", action="store_true", help="leave out pictures that cannot be read instead of refusing all")
     option("--prior", metavar="FOLDER", help="images or animations of other things of the class, to preserve the class")
     option("--make-prior", type=int, metavar="N", help="let the base model fill that folder up to N images")
@@ -83,7 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for entry in fields(TrainConfig):
         _add_field(group, entry, _others(entry.name))
     group = parser.add_argument_group("watching")
-    for entry in fields(Steering):
+    for entry in fields(RunOptions):
         if entry.name in STEERING:
             _add_field(group, entry, "")
     add_base_options(parser, unset=argparse.SUPPRESS)
@@ -126,13 +126,13 @@ def _add_field(group: argparse._ArgumentGroup, entry: Field[Any], others: str) -
 
 def run(options: argparse.Namespace) -> None:
     """Learn the subject and write it."""
+    from ..training.checkpoints import FOLDER_SUFFIX, has_run
     from ..training.config import check_preset
-    from ..training.distributed import launched_workers
-    from ..training.keeper import FOLDER_SUFFIX, has_run
     from ..training.loop import check_dtype, check_run, train_subject
+    from ..training.workers import launched_workers
 
     given = _given(options)
-    config, steering, target = _config(given), _steering(given), Path(_required(given, "out"))
+    config, run_options, target = _config(given), _steering(given), Path(_required(given, "out"))
     is_continued = has_run(target) and not given.get("force")
     check_target(target, force=bool(given.get("force")) or is_continued)
     options.base, options.device, options.dtype = given.get("base"), given.get("device", AUTO), given.get("dtype", AUTO)
@@ -142,7 +142,7 @@ def run(options: argparse.Namespace) -> None:
     photos = _photos(given)
     model = load_base(options)
     check_preset(_preset(given), model.config.unet)
-    check_run(model, photos, config, steering, workers=workers)
+    check_run(model, photos, config, run_options, workers=workers)
     if not workers.is_first:
         workers.wait()  # the first one makes prior images
     prior = _prior(given, model, config)
@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> None:
     screen = _Screen("without --force" if given.get("force") else "again")
     with screen.shown(gently=workers.size == 1):  # several processes are stopped by their launcher
         result = train_subject(
-            model, photos, config, prior=prior, steering=steering, watcher=screen.watcher(), workers=workers
+            model, photos, config, prior=prior, run_options=run_options, callbacks=screen.callbacks(), workers=workers
         )
     if workers.is_first:
         print(target)
@@ -180,11 +180,11 @@ class _Screen:
             if self._saved:  # below the bar
                 print(self._saved, file=sys.stderr)
 
-    def watcher(self) -> Watcher:
+    def callbacks(self) -> Callbacks:
         """Whom the run is to tell."""
-        from ..training.watcher import Watcher
+        from ..training.callbacks import Callbacks
 
-        return Watcher(
+        return Callbacks(
             on_plan=print,
             on_encoded=self._show_encoded,
             on_resumed=self._tell_resumed,
@@ -199,7 +199,7 @@ class _Screen:
         if done < total:
             print(f"Goes on from step {done} of {total}.")
         else:
-            print(f"All {total} steps were made before: raise --steps to go on, or begin anew with --force.")
+            print(f"All {total} steps were made before: raise --steps to go on, or start over with --force.")
 
     def _show_encoded(self, done: int, total: int) -> None:
         self._encoding.show(done, total)
@@ -219,16 +219,16 @@ class _Screen:
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """What was given: the file's values, over which those of the command line win."""
-    from ..training.config import TrainConfig, as_kind
-    from ..training.steering import Steering
+    from ..training.config import TrainConfig, convert_value
+    from ..training.run_options import RunOptions
 
     own = {name: value for name, value in vars(options).items() if name not in ("run", "config") and value is not None}
     if not hasattr(options, "config"):
         return own
-    kinds = INPUTS | {entry.name: entry.default for entry in fields(Steering) if entry.name in STEERING}
+    kinds = INPUTS | {entry.name: entry.default for entry in fields(RunOptions) if entry.name in STEERING}
     known = {entry.name for entry in fields(TrainConfig)} | set(kinds)
     stored = read_training_file(Path(options.config), known, OPTION_NAMES)
-    checked = {name: as_kind(name, value, kinds[name]) for name, value in stored.items() if name in kinds}
+    checked = {name: convert_value(name, value, kinds[name]) for name, value in stored.items() if name in kinds}
     return {**stored, **checked, **own}
 
 
@@ -256,14 +256,14 @@ def _config(given: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_metadata({**PRESETS[name], **own})
 
 
-def _steering(given: dict[str, Any]) -> Steering:
+def _steering(given: dict[str, Any]) -> RunOptions:
     from ..demo.run import recommended_with
-    from ..training.steering import Steering
+    from ..training.run_options import RunOptions
 
     values = {name: given[name] for name in STEERING if name in given}
-    return Steering(
+    return RunOptions(
         target=Path(_required(given, "out")),
-        anew=bool(given.get("force")),
+        start_over=bool(given.get("force")),
         recommended=recommended_with(_preset(given)),
         **values,
     )

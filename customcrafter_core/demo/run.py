@@ -15,9 +15,9 @@ from ..diffusion.strength import Constant, StrengthSchedule, TwoPhase
 from ..sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
 from ..subject.subject import Subject
 from ..training.config import DEMO, preset
-from ..training.loop import Watcher, train_subject
+from ..training.loop import Callbacks, train_subject
 from ..training.photos import Photo
-from ..training.steering import Steering
+from ..training.run_options import RunOptions
 from ..training.trainer import TrainStep
 from . import world
 from .export import DEMO_BASE
@@ -75,8 +75,10 @@ def learn_demo_subject(
 ) -> Subject:
     """Train the demo subject with the `demo` preset and prior preservation."""
     config = preset(DEMO, world.CLASS_WORD, seed=seed)
-    steering, watcher = Steering(recommended=recommended_with(DEMO)), Watcher(on_step=on_step)
-    return train_subject(model, demo_photos(), config, prior=demo_prior(), steering=steering, watcher=watcher).subject
+    run_options, callbacks = RunOptions(recommended=recommended_with(DEMO)), Callbacks(on_step=on_step)
+    return train_subject(
+        model, demo_photos(), config, prior=demo_prior(), run_options=run_options, callbacks=callbacks
+    ).subject
 
 
 def make_demo_videos(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,8 +134,20 @@ class Summary:
     notes: Sequence[str] = ()
 
 
-def summarize(scores: Sequence[Mapping[str, float]], scorer: Scorer | None = None) -> Summary:
-    """Means over videos, each metric over the videos that have it."""
-    by_metric = {name: [video[name] for video in scores if name in video] for name in METRICS}
-    means = {name: bootstrap_mean(values) for name, values in by_metric.items() if values}
+def summarize(
+    scores: Sequence[Mapping[str, float]], scorer: Scorer | None = None, groups: Sequence[Hashable] | None = None
+) -> Summary:
+    """Means over videos, each metric over the videos that have it.
+
+    Args:
+        scores: of each video.
+        scorer: that made them.
+        groups: what each video belongs to, such as its subject, for the intervals; None: each stands alone.
+    """
+    groups = range(len(scores)) if groups is None else groups
+    means = {}
+    for name in METRICS:
+        having = [(video[name], group) for video, group in zip(scores, groups, strict=True) if name in video]
+        if having:
+            means[name] = bootstrap_mean([value for value, _ in having], groups=[group for _, group in having])
     return Summary(means, scorer.absent if scorer else {}, scorer.notes if scorer else ())

@@ -30,13 +30,13 @@ from ..output.video import PLAYBACK_FPS, write_video
 from ..sampling.generation import AppliedSubject, VideoSettings, check_settings, generate, resolve
 from ..subject.file import load_subject
 from ..subject.subject import Subject
-from ..training.keeper import digest_of
+from ..training.callbacks import Callbacks
+from ..training.checkpoints import digest_pictures
 from ..training.loop import train_subject
 from ..training.photos import Clip, Photo, load_photos
 from ..training.prior import load_prior
-from ..training.steering import Steering
+from ..training.run_options import RunOptions
 from ..training.trainer import TrainStep
-from ..training.watcher import Watcher
 from ..training.workers import ALONE, Workers
 from .benchmark_config import BenchmarkConfig, Method, SubjectEntry
 
@@ -193,7 +193,7 @@ class Benchmark:
             return ""
         key = (folder, read.__name__)  # one reads animations as clips, the other only their first frames
         if key not in self._digests:
-            self._digests[key] = digest_of(read(folder))
+            self._digests[key] = digest_pictures(read(folder))
         return self._digests[key]
 
     def _subject_path(self, cell: Cell) -> Path:
@@ -214,11 +214,11 @@ class Benchmark:
             subject = load_subject(path)
             if subject.steps == config.all_steps:
                 return subject
-        watcher = Watcher(on_step=self._told(f"{cell.subject.name}, {cell.method.title}"))
+        watcher = Callbacks(on_step=self._told(f"{cell.subject.name}, {cell.method.title}"))
         prior = [] if cell.subject.prior is None else load_prior(cell.subject.prior)
         photos = self.photos(cell.subject.photos)
         return train_subject(
-            self.model, photos, config, prior=prior, steering=Steering(target=path), watcher=watcher
+            self.model, photos, config, prior=prior, run_options=RunOptions(target=path), callbacks=watcher
         ).subject
 
     def _told(self, name: str) -> Callable[[TrainStep], None] | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from ..evaluation.scoring import METRICS, PAPER_METRICS, Summary, summarize
 from ..evaluation.videos import read_video
 from ..files.writing import write_bytes
-from ..intervals import Interval, bootstrap_mean
+from ..intervals import Interval, bootstrap_mean, outermost
 from ..output.sheet import SheetRow, contact_sheet
 from .benchmark import CellResult
 from .paper_tables import TABLE_1, TABLE_2, PaperRow
@@ -68,8 +69,21 @@ class Report:
         return {result.cell.method.name: result.cell.method.title for result in self.results}
 
     def summary(self, method: str) -> Summary:
-        """A method's mean scores."""
-        return summarize([result.scores for result in self.results if result.cell.method.name == method])
+        """Mean scores of a method."""
+        own = [result for result in self.results if result.cell.method.name == method]
+        return summarize([result.scores for result in own], groups=[self.unit(result) for result in own])
+
+    @cached_property
+    def unit_name(self) -> str:
+        """What intervals are over: subjects, or what there are several of where there is one subject."""
+        places = [_place(result) for result in self.results]
+        subjects, trainings = [place[0] for place in places], [place[1] for place in places]
+        return ("subjects", "trainings", "videos")[outermost(subjects, trainings, places)]
+
+    def unit(self, result: CellResult) -> Hashable:
+        """What a result is drawn together with: its subject, training or itself, see `unit_name`."""
+        place = _place(result)
+        return {"subjects": place[0], "trainings": place[1], "videos": place}[self.unit_name]
 
     def tables(self) -> list[Table]:
         """The paper's Tables 1 and 2, other methods, and differences from CustomCrafter."""
@@ -107,15 +121,17 @@ class Report:
         lines = []
         for name, title in methods.items():
             pairs = [
-                (result.scores, ours[_place(result)])
+                (result.scores, ours[_place(result)], self.unit(result))
                 for result in self.results
                 if result.cell.method.name == name != OURS and _place(result) in ours
             ]
             if pairs:
                 cells = []
                 for metric in METRICS:
-                    values = [own[metric] - other[metric] for own, other in pairs if metric in own and metric in other]
-                    cells.append(_cell(bootstrap_mean(values) if values else None, None, signed=True))
+                    both = [pair for pair in pairs if metric in pair[0] and metric in pair[1]]
+                    values = [own[metric] - other[metric] for own, other, _ in both]
+                    units = [unit for _, _, unit in both]
+                    cells.append(_cell(bootstrap_mean(values, groups=units) if values else None, None, signed=True))
                 lines.append([title, *cells, str(len(pairs))])
         head = ["method", *METRICS, "pairs"]
         return Table("Difference from CustomCrafter, paired", head, lines) if lines else None
@@ -128,8 +144,8 @@ class Report:
         missing = [f"Not measured for lack of {lack}: {', '.join(metrics)}." for lack, metrics in by_lack.items()]
         return [
             self.about,
-            "Brackets show 95 % bootstrap intervals over videos. Below each score is the paper's value, measured on its own "
-            "20 subjects and 200 prompts with VideoCrafter2.",
+            f"Intervals: 95 %, bootstrap over {self.unit_name}. Below them the paper's values, measured on its own 20 subjects and "
+            "200 prompts with VideoCrafter2.",
             *missing,
             *self.notes,
         ]

@@ -37,7 +37,7 @@ class Preference:
     method: str
     other: str
     share: Interval
-    """0 … 1; the interval resamples raters if there are several, else pairs."""
+    """0 … 1; raters and pairs are both drawn for the interval, as far as there is more than one of them."""
     raters: int
     answers: int
 
@@ -170,8 +170,8 @@ def _preference(question: str, method: str, other: str, given: Sequence[tuple[An
 
 
 def _interval(answers: Sequence[Answer], values: Sequence[float]) -> Interval:
-    raters = [answer.rater for answer in answers]
-    return bootstrap_mean(values, groups=raters if len(set(raters)) > 1 else [answer.pair for answer in answers])
+    raters, pairs = [answer.rater for answer in answers], [answer.pair for answer in answers]
+    return bootstrap_mean(values, groups=raters, crossed=pairs)
 
 
 def read_key(folder: Path) -> tuple[str, dict[str, str]]:

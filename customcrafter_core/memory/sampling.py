@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..base_model.config import PROMPT_LENGTH
 from ..base_model.model import VideoCrafter2, frames_at_once
-from ..base_model.video_layers import layers_as_on
 from ..diffusion.guidance import GuidanceBatch, GuidedUNet
 from ..subject.adapter import attached
 from ..subject.subject import Subject
-from .counting import DeviceKernels, LiveBytes, reserve_of, tensors_of, without_content
+from .counting import DryRun, allocator_reserve, tensors_of
 from .free import gigabytes
 
 log = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ def choose_guidance(
         return GuidanceBatch.ONE_BY_ONE
 
     def needed(guidance: GuidanceBatch) -> int:
-        return round(reserve_of(model.device) * prediction_memory(model, shape, subjects, guidance, cfg=cfg))
+        return round(allocator_reserve(model.device) * prediction_memory(model, shape, subjects, guidance, cfg=cfg))
 
     if (together := needed(GuidanceBatch.TOGETHER)) <= free:
         return GuidanceBatch.AUTO
@@ -76,17 +74,17 @@ def prediction_memory(
     changes = tuple((frozenset((n, pair.rank) for n, pair in s.factors.items()), len(s.adapters)) for s in subjects)
     key = (model.config, model.dtype, model.device.type, shape, changes, together)
     if key not in _PEAKS:
-        shadow = replace(model, unet=without_content(model.unet))
+        dry = DryRun()
+        unet, device = dry.copy(model.unet), model.device
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(layers_as_on(model.device))
-            stack.enter_context(attached(shadow.unet, subjects)).set_strengths([1.0] * len(subjects))
-            live = stack.enter_context(LiveBytes(tensors_of(shadow.unet)))
-            stack.enter_context(DeviceKernels(None, on_gpu=False))
-            latent = torch.empty(shape, device="meta")
-            text = torch.empty(shape[0], PROMPT_LENGTH, model.config.text.hidden_size, device="meta")
-            GuidedUNet(shadow.unet, text, text, cfg=cfg, fps=model.defaults.fps, batch=guidance)(latent, 0)
-        _PEAKS[key] = live.peak
+            stack.enter_context(dry.fake)
+            stack.enter_context(attached(unet, subjects)).set_strengths([1.0] * len(subjects))
+            stack.enter_context(dry.counted(tensors_of(unet)))
+            latent = torch.empty(shape, device=device)
+            text = torch.empty(shape[0], PROMPT_LENGTH, model.config.text.hidden_size, device=device)
+            GuidedUNet(unet, text, text, cfg=cfg, fps=model.defaults.fps, batch=guidance)(latent, 0)
+        _PEAKS[key] = dry.peak
     return _PEAKS[key]
 
 
@@ -96,9 +94,9 @@ def decoding_memory(model: VideoCrafter2, shape: tuple[int, ...]) -> int:
     frames = min(b * t, frames_at_once(h, w))
     key = (model.config, model.vae.dtype, frames, h, w)
     if key not in _PEAKS:
-        with torch.no_grad():
-            vae = without_content(model.vae)
-            with LiveBytes(tensors_of(vae)) as live, DeviceKernels(None, on_gpu=False):
-                vae.decode(torch.empty(frames, c, h, w, dtype=vae.dtype, device="meta"))
-        _PEAKS[key] = live.peak
+        dry = DryRun()
+        vae = dry.copy(model.vae)
+        with torch.no_grad(), dry.counted(tensors_of(vae)):
+            vae.decode(torch.empty(frames, c, h, w, dtype=vae.dtype, device=vae.device))
+        _PEAKS[key] = dry.peak
     return _PEAKS[key]

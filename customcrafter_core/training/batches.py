@@ -50,7 +50,7 @@ class BatchSource:
     def draw(self, step: int) -> list[Batch]:
         """The batches of a step: of the subject and, if the stage has one, of the prior."""
         in_token_stage = step < self.config.token_steps
-        generator = generator_of(self.config.seed, step)
+        generator = seeded_generator(self.config.seed, step)
         chosen = [self.sets.subject]
         if self.sets.prior and not in_token_stage:
             chosen.append(self.sets.prior[step % len(self.sets.prior)])
@@ -89,7 +89,7 @@ def draw_timesteps(config: TrainConfig, count: int, generator: torch.Generator) 
     return (first + (u * (last - first + 1)).long()).clamp(max=last)
 
 
-def generator_of(*numbers: int) -> torch.Generator:
+def seeded_generator(*numbers: int) -> torch.Generator:
     """A generator whose stream is as good as independent of that of any other numbers."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))

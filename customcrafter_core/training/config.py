@@ -12,6 +12,7 @@ from ..base_model.config import VIDEOCRAFTER2, UNetConfig
 from ..diffusion.schedule import TRAIN_TIMESTEPS
 from ..errors import InputError
 from ..subject.placeholder import PLACEHOLDER
+from .augmentation import ANCHORS, AUTO, FITS
 from .methods import METHODS
 
 # The authors' captions; {} is the subject as prompts call it, or the class word for prior images.
@@ -20,13 +21,14 @@ RESIZE = (0.4, 1.4)  # paper, supplement
 PRIOR_PICTURES = 200  # paper
 PRIOR_STEPS = 25  # of sampling each; half of what a video to look at gets
 
-LARGEST_RATE = 1.0  # of learning; far above what learns anything, far below what float32 cannot hold
-SMALLEST_RESIZE, LARGEST_RESIZE = 0.1, 4.0
-LARGEST_WHOLE = 2**63 - 1
+MAX_LR = 1.0  # of learning; far above what learns anything, far below what float32 cannot hold
+MIN_RESIZE, MAX_RESIZE = 0.1, 4.0
+MAX_INT = 2**63 - 1
 LOSSES = ("mse", "l1")
-RECOMPUTE = ("auto", "on", "off")
+GRADIENT_CHECKPOINTING = ("auto", "on", "off")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "method": tuple(METHODS), "loss": LOSSES, "gradient_checkpointing": RECOMPUTE,
+    "method": tuple(METHODS), "loss": LOSSES, "gradient_checkpointing": GRADIENT_CHECKPOINTING,
+    "fit": FITS, "crop_anchor": tuple(ANCHORS),
 }  # fmt: skip
 """Settings that are one of a few words."""
 
@@ -74,6 +76,15 @@ class TrainConfig:
     )
     resize: tuple[float, float] = setting(
         "smallest and largest factor of the resize augmentation; both 1: none", RESIZE
+    )
+    fit: str = setting(
+        "photos of another shape than the video: cut them, show them whole on black that does not count, or auto: whole "
+        "where more than a tenth would be cut off",
+        AUTO,
+    )
+    crop_anchor: str = setting("what is kept of a photo that is cut", "center")
+    mask_background: float = setting(
+        "how much the loss counts outside a photo's mask, which is its transparency or a file such as cup.mask.png", 0.1
     )
     flip: bool = setting("mirror half of the views of the subject", False)
     loss: str = setting("how far a prediction is off; the authors' code has l1", "mse")
@@ -125,7 +136,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise InputError(expected=f"{name} of 1 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
         for name in ("token_steps", "token_batch", "width", "height", "fps", "seed"):
-            if not 0 <= getattr(self, name) <= LARGEST_WHOLE:
+            if not 0 <= getattr(self, name) <= MAX_INT:
                 raise InputError(expected=f"{name} of 0 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
         for name, most in NUMBERS.items():
             value = getattr(self, name)
@@ -138,7 +149,7 @@ class TrainConfig:
                 )
 
     def _check_ranges(self) -> None:
-        _check_range("resize", self.resize, SMALLEST_RESIZE, LARGEST_RESIZE)
+        _check_range("resize", self.resize, MIN_RESIZE, MAX_RESIZE)
         _check_range("timestep_range", self.timestep_range, 0, TRAIN_TIMESTEPS - 1)
         if not abs(self.timestep_bias) <= 20:
             raise InputError(
@@ -178,17 +189,18 @@ class TrainConfig:
             raise InputError(
                 expected="settings of a training run", found=found, remedy=f"They are: {', '.join(known)}."
             )
-        return cls(**{name: as_kind(name, value, known[name].default) for name, value in content.items()})
+        return cls(**{name: convert_value(name, value, known[name].default) for name, value in content.items()})
 
 
 # Names of numbers that are not negative -> the most they can be.
 NUMBERS: dict[str, float] = {
-    "lr": LARGEST_RATE,
-    "token_lr": LARGEST_RATE,
+    "lr": MAX_LR,
+    "token_lr": MAX_LR,
     "weight_decay": math.inf,
     "prior_weight": math.inf,
     "min_snr_gamma": math.inf,
     "caption_dropout": 1.0,
+    "mask_background": 1.0,
     "offset_noise": 1.0,
 }
 
@@ -202,14 +214,14 @@ def _check_range(name: str, value: tuple[float, float], least: float, most: floa
         )
 
 
-def as_kind(name: str, value: Any, default: Any) -> Any:
+def convert_value(name: str, value: Any, default: Any) -> Any:
     """A plain value as the type of the field's default: lists become tuples, whole numbers floats.
 
     Raises:
         InputError: it is of another type.
     """
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
-        return tuple(as_kind(name, one, default[0]) for one in value)
+        return tuple(convert_value(name, one, default[0]) for one in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     kind = str if not isinstance(default, (bool, int, float, tuple)) else type(default)

@@ -13,12 +13,13 @@ from PIL import Image
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import PromptTokenizer
 from ..errors import InputError
-from .augmentation import View, draw_view, with_phrase
+from .augmentation import Framing, View, cut_to, draw_view, with_phrase
+from .captions import pattern, with_subject
 from .config import TrainConfig
 from .photos import Clip, Photo, images_to_tensor
 
 IMAGES_AT_ONCE = 4
-MOST_VIEWS = 512  # 40 MB of latents at VideoCrafter2's size
+MAX_VIEWS = 512  # 40 MB of latents at VideoCrafter2's size
 
 OnEncoded = Callable[[int, int], None]
 
@@ -32,7 +33,7 @@ class Examples:
     std: torch.Tensor
     """``(n, c, t, h, w)``"""
     mask: torch.Tensor
-    """Where the loss counts, ``(n, 1, 1, h, w)``, 0 or 1."""
+    """How much the loss counts, ``(n, 1, 1, h, w)``, 0 … 1."""
     captions: list[torch.Tensor]
     """For each example the token ids ``(m, 77)`` of its captions."""
 
@@ -85,24 +86,24 @@ def encode_examples(
     """
     stills = [picture for picture in prior if isinstance(picture, Photo)] if config.prior_weight else []
     clips = [picture for picture in prior if isinstance(picture, Clip)] if config.prior_weight else []
-    views = views_of_each(config, len(photos))
+    views = count_views(config, len(photos))
     frames = sum(len(clip.frames) for clip in clips)
     count = _Count(len(photos) * views + len(stills) + frames, on_encoded)
-    encoder = _Encoder(model, config, size_of(model, config), count)
+    encoder = _Encoder(model, config, video_size(model, config), count)
     subject = encoder.views(photos, views)
     prior_sets = [encoder.stills(stills)] if stills else []
     prior_sets += [encoder.clips(clips)] if clips else []
     return ExampleSets(subject, tuple(prior_sets))
 
 
-def views_of_each(config: TrainConfig, photos: int) -> int:
-    """How many views of each photo are made: one without augmentation, and at most `MOST_VIEWS` of all together."""
+def count_views(config: TrainConfig, photos: int) -> int:
+    """How many views of each photo are made: one without augmentation, and at most `MAX_VIEWS` of all together."""
     if config.resize == (1.0, 1.0) and not config.flip:
         return 1
-    return max(1, min(config.views, MOST_VIEWS // photos))
+    return max(1, min(config.views, MAX_VIEWS // photos))
 
 
-def size_of(model: VideoCrafter2, config: TrainConfig) -> tuple[int, int]:
+def video_size(model: VideoCrafter2, config: TrainConfig) -> tuple[int, int]:
     """Width and height in pixels of the videos that are trained.
 
     Raises:
@@ -139,22 +140,26 @@ class _Encoder:
         def draw() -> Iterator[Image.Image]:
             for i, photo in enumerate(photos):
                 for j in range(views):
-                    view = self._view(photo.image, np.random.default_rng([self.config.seed, i, j]))
+                    view = self._view(photo, np.random.default_rng([self.config.seed, i, j]))
                     masks.append(view.mask)
-                    captions.append(self._ids(photo.caption, self.config.trigger, view.phrase))
+                    captions.append(self._ids(self._of_subject(photo.caption), self.config.trigger, view.phrase))
                     yield view.image
 
         mean, std = self._encode(draw(), len(photos) * views)
         return Examples(mean, std, torch.stack(masks)[:, None, None], captions)
 
-    def _view(self, image: Image.Image, rng: np.random.Generator) -> View:
-        unit = self.model.config.pixels_per_latent
-        return draw_view(image, self.size, resize=self.config.resize, flip=self.config.flip, unit=unit, rng=rng)
+    def _view(self, photo: Photo, rng: np.random.Generator) -> View:
+        config = self.config
+        framing = Framing(self.size, self.model.config.pixels_per_latent, config.fit, config.crop_anchor)
+        return draw_view(
+            photo.image, framing, resize=config.resize, flip=config.flip, rng=rng,
+            mask=photo.mask, background=config.mask_background,
+        )  # fmt: skip
 
     def stills(self, photos: Sequence[Photo]) -> Examples:
         """Pictures of the class, as they are."""
-        captions = [self._ids(photo.caption, self.config.class_word) for photo in photos]
-        return _unmasked(*self._encode((photo.image for photo in photos), len(photos)), captions)
+        captions = [self._ids(self._of_class(photo.caption), self.config.class_word) for photo in photos]
+        return _unmasked(*self._encode((cut_to(photo.image, self.size) for photo in photos), len(photos)), captions)
 
     def clips(self, clips: Sequence[Clip]) -> Examples:
         """Videos of the class, all cut to the length of the shortest."""
@@ -165,9 +170,15 @@ class _Encoder:
                 found=f"one of {length}",
                 remedy="Train fewer frames, or make the clips again.",
             )
-        captions = [self._ids(clip.caption, self.config.class_word) for clip in clips]
-        frames = (frame for clip in clips for frame in clip.frames[:length])
+        captions = [self._ids(self._of_class(clip.caption), self.config.class_word) for clip in clips]
+        frames = (cut_to(frame, self.size) for clip in clips for frame in clip.frames[:length])
         return _unmasked(*self._encode(frames, len(clips)), captions)
+
+    def _of_subject(self, caption: str) -> str:
+        return caption and with_subject(caption, self.config.placeholder, self.config.class_word)
+
+    def _of_class(self, caption: str) -> str:
+        return caption and pattern(caption, self.config.placeholder, self.config.class_word)
 
     def _ids(self, caption: str, called: str, phrase: str = "") -> torch.Tensor:
         wordings = [caption] if caption else self.config.captions
@@ -187,7 +198,7 @@ class _Encoder:
         """Mean and standard deviation ``(n, c, t, h, w)`` of ``videos`` equally long videos, a few frames at a time."""
         means, stds = [], []
         while chunk := list(islice(frames, IMAGES_AT_ONCE)):
-            mean, std = self.model.encode_moments(images_to_tensor(chunk, *self.size))
+            mean, std = self.model.encode_moments(images_to_tensor(chunk))
             means.append(mean.float().cpu())
             stds.append(std.float().cpu())
             self.count.add(len(chunk))

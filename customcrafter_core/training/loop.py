@@ -14,14 +14,15 @@ from ..errors import InputError
 from ..memory.free import free_memory
 from ..sampling.generation import AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
+from .augmentation import Framing, cropped_share
+from .callbacks import Callbacks, Sample
+from .checkpoints import CheckpointManager, RunIdentity, digest_pictures
 from .config import PRIOR_PICTURES, TrainConfig
-from .examples import encode_examples, size_of
-from .keeper import Keeper, RunIdentity, digest_of
+from .examples import encode_examples, video_size
 from .memory_plan import plan_memory
-from .photos import Clip, Photo, cut_off, thumbnail
-from .steering import Steering
+from .photos import Clip, Photo, thumbnail
+from .run_options import RunOptions
 from .trainer import Trainer, TrainStep
-from .watcher import Sample, Watcher
 from .workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ def train_subject(
     config: TrainConfig,
     *,
     prior: Sequence[Photo | Clip] = (),
-    steering: Steering | None = None,
-    watcher: Watcher | None = None,
+    run_options: RunOptions | None = None,
+    callbacks: Callbacks | None = None,
     workers: Workers = ALONE,
     free: int | None = None,
 ) -> TrainingResult:
@@ -58,8 +59,8 @@ def train_subject(
         photos: of the subject; those without a caption get `TrainConfig.captions` in turn.
         config: what is learned and how.
         prior: pictures and clips of the class, for prior preservation (eq. 3); captions likewise.
-        steering: what is kept and sampled.
-        watcher: whom to tell.
+        run_options: what is kept and sampled.
+        callbacks: whom to tell.
         workers: the processes that train together; each calls this with the same arguments.
         free: bytes of memory that training may take; None: what is free on the model's device.
 
@@ -68,26 +69,26 @@ def train_subject(
             a loss that is not finite.
         OSError: the result cannot be written.
     """
-    steering, watcher = steering or Steering(), watcher or Watcher()
+    run_options, callbacks = run_options or RunOptions(), callbacks or Callbacks()
     has_prior = bool(prior) and config.prior_weight > 0
-    keeper = check_run(model, photos, config, steering, prior=prior if has_prior else (), workers=workers)
+    manager = check_run(model, photos, config, run_options, prior=prior if has_prior else (), workers=workers)
     free = free_memory(model.device) if free is None else free
-    plan = plan_memory(model, config, has_prior=has_prior, free=free, samples=bool(steering.sample_every))
-    if watcher.on_plan is not None and workers.is_first:
-        told = learned_from(photos, len(prior) if has_prior else 0, config, size_of(model, config))
-        watcher.on_plan(f"{told} {plan}")
-    sets = encode_examples(model, config, photos, prior, watcher.on_encoded)
+    plan = plan_memory(model, config, has_prior=has_prior, free=free, samples=bool(run_options.sample_every))
+    if callbacks.on_plan is not None and workers.is_first:
+        told = describe_materials(photos, len(prior) if has_prior else 0, config, video_size(model, config))
+        callbacks.on_plan(f"{told} {plan}")
+    sets = encode_examples(model, config, photos, prior, callbacks.on_encoded)
     trainer = Trainer(model, config, sets, workers=workers, recompute=plan.recompute)
-    if keeper is not None and steering.anew and workers.is_first:
-        keeper.begin_anew(trainer)
-    is_resumed = keeper is not None and not steering.anew and keeper.resume(trainer) and trainer.done > 0
-    if is_resumed and watcher.on_resumed is not None and workers.is_first:
-        watcher.on_resumed(trainer.done, config.all_steps)
+    if manager is not None and run_options.start_over and workers.is_first:
+        manager.restart(trainer)
+    is_resumed = manager is not None and not run_options.start_over and manager.resume(trainer) and trainer.done > 0
+    if is_resumed and callbacks.on_resumed is not None and workers.is_first:
+        callbacks.on_resumed(trainer.done, config.all_steps)
     materials = {"photos": len(photos), "prior_pictures": len(prior) if has_prior else 0}
-    return _Run(trainer, keeper, steering, watcher, thumbnail(photos[0].image), plan.guidance, materials).finish()
+    return _Run(trainer, manager, run_options, callbacks, thumbnail(photos[0].image), plan.guidance, materials).finish()
 
 
-def learned_from(photos: Sequence[Photo], prior: int, config: TrainConfig, size: tuple[int, int]) -> str:
+def describe_materials(photos: Sequence[Photo], prior: int, config: TrainConfig, size: tuple[int, int]) -> str:
     """What a run learns from, in a line or two, and what may not be as its user thinks.
 
     Args:
@@ -99,13 +100,20 @@ def learned_from(photos: Sequence[Photo], prior: int, config: TrainConfig, size:
     lost = f", so nothing keeps the class from being forgotten; the paper has {PRIOR_PICTURES}"
     others = f"{prior or 'no'} prior picture{'s' * (prior != 1)}{lost if config.prior_weight and not prior else ''}"
     told = f"{len(photos)} photo{'s' * (len(photos) != 1)}, {others}."
-    losses = [cut_off(photo.image.size, size) for photo in photos]
+    framing = Framing(size, 1, config.fit, config.crop_anchor)
+    whole = sum(framing.is_whole(photo.image.size) and photo.image.size != size for photo in photos)
+    losses = [cropped_share(p.image.size, size) for p in photos if not framing.is_whole(p.image.size)]
     many = sum(loss > NOTED_LOSS for loss in losses)
+    if whole:
+        told += f" {whole} shown whole: their shape is not that of {size[0]}x{size[1]} (setting fit)."
     if many:
         told += (
             f" The edges of {many} are cut off, up to {max(losses):.0%} of a photo, to fit {size[0]}x{size[1]}: "
-            "if the subject reaches there, cut them yourself."
+            "if the subject reaches there, choose another crop_anchor, or fit whole."
         )
+    masked = sum(photo.mask is not None for photo in photos)
+    if masked:
+        told += f" {masked} with a mask: outside it the loss counts {config.mask_background:g} times."
     return told
 
 
@@ -113,18 +121,18 @@ def check_run(
     model: VideoCrafter2,
     photos: Sequence[Photo],
     config: TrainConfig,
-    steering: Steering,
+    run_options: RunOptions,
     *,
     prior: Sequence[Photo | Clip] | None = None,
     workers: Workers = ALONE,
-) -> Keeper | None:
+) -> CheckpointManager | None:
     """Refuse what `train_subject` would; called before pictures of the class are made, which may take an hour.
 
     Args:
         model: the base model.
         photos: of the subject.
         config: what is learned and how.
-        steering: what is kept.
+        run_options: what is kept.
         prior: pictures and clips of the class; None: not known yet.
         workers: the processes that train together.
 
@@ -137,15 +145,15 @@ def check_run(
     check_dtype(model.dtype)
     if not photos:
         raise InputError(expected="at least one photo of the subject", found="none", remedy="Three to ten are best.")
-    size_of(model, config)
-    if steering.target is None:
+    video_size(model, config)
+    if run_options.target is None:
         return None
-    dtype, seen = str(model.dtype).removeprefix("torch."), None if prior is None else digest_of(prior)
-    identity = RunIdentity(config, model.fingerprint, dtype, digest_of(photos), seen, workers.size)
-    keeper = Keeper(steering.target, identity)
-    if not steering.anew:
-        keeper.check()
-    return keeper
+    dtype, seen = str(model.dtype).removeprefix("torch."), None if prior is None else digest_pictures(prior)
+    identity = RunIdentity(config, model.fingerprint, dtype, digest_pictures(photos), seen, workers.size)
+    manager = CheckpointManager(run_options.target, identity)
+    if not run_options.start_over:
+        manager.check()
+    return manager
 
 
 @dataclass
@@ -153,9 +161,9 @@ class _Run:
     """Makes the steps in stretches, with what happens between them."""
 
     trainer: Trainer
-    keeper: Keeper | None
-    steering: Steering
-    watcher: Watcher
+    manager: CheckpointManager | None
+    run_options: RunOptions
+    callbacks: Callbacks
     picture: bytes
     guidance: GuidanceBatch
     materials: dict[str, int]
@@ -172,103 +180,103 @@ class _Run:
             self._save_after_a_stop()
             raise
         trainer.workers.wait()
-        best = None if self.keeper is None else self.keeper.best()
+        best = None if self.manager is None else self.manager.best()
         return TrainingResult(self._subject(), trainer.history, best)
 
     def _begin(self) -> None:
         """The sample before the first step; of a run that goes on, what a stop or kill left undone."""
-        trainer, keeper = self.trainer, self.keeper
-        if keeper is None or not trainer.done:
+        trainer, manager = self.trainer, self.manager
+        if manager is None or not trainer.done:
             self._sample()
             return
-        if trainer.workers.is_first and not keeper.is_subject_of(trainer.done):
-            keeper.save(trainer, self._subject())
-        self._pause(has_sample=keeper.has_sample(trainer.done))
+        if trainer.workers.is_first and not manager.is_subject_of(trainer.done):
+            manager.save(trainer, self._subject())
+        self._pause(has_sample=manager.has_sample(trainer.done))
 
     def _stretch(self) -> None:
         """Steps up to the next pause."""
-        trainer, steering = self.trainer, self.steering
+        trainer, run_options = self.trainer, self.run_options
         ends = [trainer.config.all_steps]
-        ends += [trainer.done // n * n + n for n in (steering.checkpoint_every, steering.sample_every) if n]
+        ends += [trainer.done // n * n + n for n in (run_options.checkpoint_every, run_options.sample_every) if n]
         with trainer.attached():
             while trainer.done < min(ends):
                 step = trainer.step()
-                if self.watcher.on_step is not None and trainer.workers.is_first:
-                    self.watcher.on_step(step)
+                if self.callbacks.on_step is not None and trainer.workers.is_first:
+                    self.callbacks.on_step(step)
 
     def _pause(self, *, has_sample: bool = False) -> None:
         """What is due after a stretch and was not done yet."""
-        trainer, steering, keeper = self.trainer, self.steering, self.keeper
+        trainer, run_options, manager = self.trainer, self.run_options, self.manager
         is_last = trainer.is_finished
-        is_checkpoint = is_last or _is_due(trainer.done, steering.checkpoint_every)
-        if keeper is not None and is_checkpoint and keeper.probed_step != trainer.done:
+        is_checkpoint = is_last or _is_due(trainer.done, run_options.checkpoint_every)
+        if manager is not None and is_checkpoint and manager.probed_step != trainer.done:
             with trainer.attached():
-                probe_loss = trainer.probe_loss(self.watcher.on_probe)
+                probe_loss = trainer.probe_loss(self.callbacks.on_probe)
             if trainer.workers.is_first:
-                self._checkpoint(keeper, probe_loss)
-        if not has_sample and (is_last or _is_due(trainer.done, steering.sample_every)):
+                self._checkpoint(manager, probe_loss)
+        if not has_sample and (is_last or _is_due(trainer.done, run_options.sample_every)):
             self._sample()
 
-    def _checkpoint(self, keeper: Keeper, probe_loss: float) -> None:
+    def _checkpoint(self, manager: CheckpointManager, probe_loss: float) -> None:
         """Write everything; what cannot be written now is tried again at the next checkpoint, if there is one."""
         try:
-            keeper.keep_best(self._subject(), probe_loss)
-            keeper.save(self.trainer, self._subject())
-            keeper.keep_pictures(self.trainer.history)
+            manager.keep_best(self._subject(), probe_loss)
+            manager.save(self.trainer, self._subject())
+            manager.keep_pictures(self.trainer.history)
         except OSError as error:
             if self.trainer.is_finished:
                 raise
             log.warning("The checkpoint at step %d could not be written: %s", self.trainer.done, error)
 
     def _sample(self) -> None:
-        trainer, steering = self.trainer, self.steering
-        if not steering.sample_every or not trainer.workers.is_first:
+        trainer, run_options = self.trainer, self.run_options
+        if not run_options.sample_every or not trainer.workers.is_first:
             return
         subject = self._subject()
-        width, height = size_of(trainer.model, trainer.config)
+        width, height = video_size(trainer.model, trainer.config)
         settings = VideoSettings(
-            prompt=steering.sample_prompt.replace("{}", subject.trigger),
-            seed=steering.sample_seed,
-            steps=steering.sample_steps,
+            prompt=run_options.sample_prompt.replace("{}", subject.trigger),
+            seed=run_options.sample_seed,
+            steps=run_options.sample_steps,
             fps=trainer.config.fps,
             width=width,
             height=height,
             guidance=self.guidance,
         )
-        applied = [AppliedSubject(subject, steering.recommended)]
-        latent = generate(trainer.model, settings, applied, on_step=self.watcher.on_sampled_step).latent
+        applied = [AppliedSubject(subject, run_options.recommended)]
+        latent = generate(trainer.model, settings, applied, on_step=self.callbacks.on_sampled_step).latent
         with torch.no_grad():
             sample = Sample(trainer.done, trainer.model.decode(latent)[0])
-        if self.keeper is not None:
+        if self.manager is not None:
             try:
-                self.keeper.keep_pictures(trainer.history, sample)
+                self.manager.keep_pictures(trainer.history, sample)
             except OSError as error:
                 log.warning("The sample at step %d could not be written: %s", trainer.done, error)
-        if self.watcher.on_sample is not None:
-            self.watcher.on_sample(sample)
+        if self.callbacks.on_sample is not None:
+            self.callbacks.on_sample(sample)
 
     def _subject(self) -> Subject:
         trainer = self.trainer
         subject = trainer.learner.subject(trainer.config, trainer.model, trainer.done, self.picture)
         # each process has the batch of the settings
         training = {**subject.training, "processes": trainer.workers.size, **self.materials}
-        return replace(subject, recommended=self.steering.recommended, training=training)
+        return replace(subject, recommended=self.run_options.recommended, training=training)
 
     def _save_after_a_stop(self) -> None:
         """Keep what was learned, unless an update broke off; after a wrong loss a checkpoint before it is better."""
-        trainer, keeper = self.trainer, self.keeper
-        if keeper is None or not trainer.workers.is_first or not trainer.done or not trainer.is_whole():
+        trainer, manager = self.trainer, self.manager
+        if manager is None or not trainer.workers.is_first or not trainer.done or not trainer.is_whole():
             return
-        if trainer.went_wrong and keeper.saved_step:
+        if trainer.went_wrong and manager.saved_step:
             return
         try:
-            keeper.save(trainer, self._subject())
-            keeper.keep_pictures(trainer.history)
+            manager.save(trainer, self._subject())
+            manager.keep_pictures(trainer.history)
         except OSError as error:
             log.error("What was learned could not be written, the last checkpoint is still there: %s", error)
             return
-        if self.watcher.on_saved is not None:
-            self.watcher.on_saved(trainer.done, trainer.config.all_steps)
+        if self.callbacks.on_saved is not None:
+            self.callbacks.on_saved(trainer.done, trainer.config.all_steps)
 
 
 def _is_due(done: int, every: int) -> bool:

@@ -7,7 +7,7 @@ short, is in `memory_plan`.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,14 +17,15 @@ from ..base_model.config import IMAGE_CHANNELS, PROMPT_LENGTH
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import encode_ids
 from ..diffusion.guidance import GuidanceBatch
-from ..memory.counting import DeviceKernels, LiveBytes, reserve_of, tensors_of, without_content
+from ..memory.counting import DryRun, allocator_reserve, tensors_of
 from ..memory.free import gigabytes
 from ..memory.sampling import decoding_memory, prediction_memory
 from ..subject.subject import LoRAFactors, Subject
 from .config import TrainConfig
-from .examples import IMAGES_AT_ONCE, size_of
+from .examples import IMAGES_AT_ONCE, video_size
+from .gradient_checkpointing import gradient_checkpointing
 from .learner import TOKEN, Learner
-from .recompute import recomputed
+from .objective import autocast
 
 ADAM_MOMENTS = 2
 _PEAKS: dict[tuple[Any, ...], int] = {}  # what was counted once: it takes seconds and depends on sizes only
@@ -78,18 +79,17 @@ def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: boo
         has_prior: whether each step also shows pictures of the class.
         recompute: whether activations are computed again instead of kept.
     """
-    shadow = replace(model, unet=without_content(model.unet))
-    learner = Learner.start(shadow, config, torch.Generator())  # V* starts from the real text encoder
-    shadow.text_encoder = without_content(model.text_encoder)
-    on_gpu = model.device.type != "cpu"
+    dry = DryRun()
+    with dry.fake:
+        learner = Learner.start(model, config, torch.Generator())
     stages = [_Stage(config.frames, config.batch, config.batch if has_prior else 0)]
     stages += [_Stage(1, config.token_videos, 0, token_alone=True)] if config.token_steps else []
     peaks = []
     for stage in stages:
-        sizes = (config.method, config.rank, config.tokens, stage, *size_of(model, config))
-        key = (model.config, model.dtype, sizes, recompute, on_gpu)
+        sizes = (config.method, config.rank, config.tokens, stage, *video_size(model, config))
+        key = (model.config, model.dtype, sizes, recompute, model.device.type)
         if key not in _PEAKS:
-            _PEAKS[key] = _peak_of_step(shadow, learner, config, stage, recompute, on_gpu=on_gpu)
+            _PEAKS[key] = _count_step(model, config, stage, recompute=recompute)
         peaks.append(_PEAKS[key])
     held = [tensor.nbytes for tensor in learner.tensors().values()]
     moving = [parameter.nbytes for parameter in learner.parameters().values()]
@@ -98,7 +98,7 @@ def estimate_memory(model: VideoCrafter2, config: TrainConfig, *, has_prior: boo
         weights=sum(tensor.nbytes for network in networks for tensor in tensors_of(network)),
         learned=sum(held) + (1 + ADAM_MOMENTS) * sum(moving),
         activations=max(peaks),
-        reserve=reserve_of(model.device),
+        reserve=allocator_reserve(model.device),
         encoding=encoding_memory(model, config),
     )
 
@@ -118,17 +118,14 @@ class _Stage:
 
 def encoding_memory(model: VideoCrafter2, config: TrainConfig) -> int:
     """Bytes at the peak of encoding photos, besides the weights; as `estimate_memory`."""
-    size = size_of(model, config)
+    size = video_size(model, config)
     key = (model.config, model.dtype, model.device.type, size)
     if key not in _PEAKS:
-        shadow = replace(model, vae=without_content(model.vae))
-        with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
-            live = stack.enter_context(LiveBytes(tensors_of(shadow.vae)))
-            stack.enter_context(DeviceKernels(None, on_gpu=False))
-            channels = IMAGE_CHANNELS
-            shadow.encode_moments(torch.empty(IMAGES_AT_ONCE, channels, size[1], size[0], device="meta"))
-        _PEAKS[key] = live.peak
+        dry = DryRun()
+        hollow = replace(model, vae=dry.copy(model.vae))
+        with torch.no_grad(), dry.counted(tensors_of(hollow.vae)):
+            hollow.encode_moments(torch.empty(IMAGES_AT_ONCE, IMAGE_CHANNELS, size[1], size[0]))
+        _PEAKS[key] = dry.peak
     return _PEAKS[key]
 
 
@@ -141,60 +138,55 @@ def sample_memory(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceB
         guidance: whether the two predictions of guidance are made together.
     """
     together = guidance is not GuidanceBatch.ONE_BY_ONE
-    sizes = (config.method, config.rank, model.defaults, *size_of(model, config), together)
+    sizes = (config.method, config.rank, model.defaults, *video_size(model, config), together)
     key = (model.config, model.dtype, model.device.type, sizes)
     if key not in _PEAKS:
-        _PEAKS[key] = _sample_peak(model, config, guidance)
+        _PEAKS[key] = _count_sample(model, config, guidance)
     return _PEAKS[key]
 
 
-def _sample_peak(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceBatch) -> int:
-    learner = Learner.start(replace(model, unet=without_content(model.unet)), config, torch.Generator())
+def _count_sample(model: VideoCrafter2, config: TrainConfig, guidance: GuidanceBatch) -> int:
+    with DryRun().fake:
+        learner = Learner.start(model, config, torch.Generator())
     factors = {name: LoRAFactors(pair.down.detach(), pair.up.detach()) for name, pair in learner.factors.items()}
     subject = Subject(factors, learner.embedding.detach(), adapters=learner.adapters)
-    shape = model.latent_shape(*size_of(model, config), model.defaults.frames)
+    shape = model.latent_shape(*video_size(model, config), model.defaults.frames)
     prediction = prediction_memory(model, shape, [subject], guidance, cfg=model.defaults.cfg)
     return max(prediction, decoding_memory(model, shape))
 
 
-def _peak_of_step(
-    shadow: VideoCrafter2, learner: Learner, config: TrainConfig, stage: _Stage, recompute: bool, *, on_gpu: bool
-) -> int:
-    """Bytes at the peak of one forward and backward pass of a model without content, besides what stays."""
-
-    def kernels() -> AbstractContextManager[object]:
-        return DeviceKernels(None if shadow.dtype == torch.float32 else shadow.dtype, on_gpu=on_gpu)
-
-    hooks = []
-    for name, parameter in learner.parameters().items():  # gradients are counted with what is learned
-        parameter.requires_grad_(name == TOKEN or not stage.token_alone)
-        if parameter.requires_grad:
-            hooks.append(parameter.register_post_accumulate_grad_hook(_drop_gradient))
-    staying = [*tensors_of(shadow.unet), *tensors_of(shadow.text_encoder), *learner.tensors().values()]
+def _count_step(model: VideoCrafter2, config: TrainConfig, stage: _Stage, *, recompute: bool) -> int:
+    """Bytes at the peak of one forward and backward pass, besides what stays."""
+    dry = DryRun()
+    hollow = replace(model, unet=dry.copy(model.unet), text_encoder=dry.copy(model.text_encoder))
+    with dry.fake:
+        learner = Learner.start(hollow, config, torch.Generator())
     with ExitStack() as stack:
-        stack.enter_context(learner.attached(shadow))
+        for name, parameter in learner.parameters().items():  # gradients are counted with what is learned
+            parameter.requires_grad_(name == TOKEN or not stage.token_alone)
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_drop_gradient)
+        staying = [*tensors_of(hollow.unet), *tensors_of(hollow.text_encoder), *learner.tensors().values()]
+        stack.enter_context(learner.attached(hollow))
         if recompute:
-            stack.enter_context(recomputed(shadow.unet, again_in=kernels))
+            stack.enter_context(gradient_checkpointing(hollow.unet))
         stack.enter_context(torch.enable_grad())
-        live = stack.enter_context(LiveBytes(staying))
-        stack.enter_context(kernels())
-        _step(shadow, config, stage)
-    for hook in hooks:
-        hook.remove()
-    return live.peak
+        stack.enter_context(dry.counted(staying))
+        _step(hollow, config, stage)
+    return dry.peak
 
 
 def _step(model: VideoCrafter2, config: TrainConfig, stage: _Stage) -> None:
-    """The tensors of a training step, on the meta device."""
-    videos = stage.subjects + stage.priors
-    width, height = size_of(model, config)
-    with torch.device("meta"):
-        noise = torch.empty(model.latent_shape(width, height, stage.frames, videos))
-        ids = torch.zeros(stage.subjects, PROMPT_LENGTH, dtype=torch.long)
-        timesteps, fps = torch.zeros(videos, dtype=torch.long), torch.zeros(videos, dtype=torch.long)
-        fixed = torch.empty(stage.priors, PROMPT_LENGTH, model.config.text.hidden_size, dtype=model.dtype)
-    text = torch.cat([encode_ids(model.text_encoder, ids).to(model.dtype), fixed])
-    predicted = model.unet(noise.to(model.dtype), timesteps, text, timestep_cond=fps).sample
+    """A training step on tensors without content."""
+    videos, device = stage.subjects + stage.priors, model.device
+    width, height = video_size(model, config)
+    noise = torch.empty(model.latent_shape(width, height, stage.frames, videos), device=device)
+    ids = torch.zeros(stage.subjects, PROMPT_LENGTH, dtype=torch.long)
+    whole = torch.zeros(videos, dtype=torch.long, device=device)
+    fixed = torch.empty(stage.priors, PROMPT_LENGTH, model.config.text.hidden_size, dtype=model.dtype, device=device)
+    with autocast(model):
+        text = torch.cat([encode_ids(model.text_encoder, ids).to(model.dtype), fixed])
+        predicted = model.unet(noise.to(model.dtype), whole, text, timestep_cond=whole).sample
     (predicted.float() - noise).square().mean().backward()
 
 

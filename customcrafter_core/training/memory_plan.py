@@ -9,14 +9,14 @@ from typing import Any
 from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
-from ..memory.counting import reserve_of
+from ..memory.counting import allocator_reserve
 from ..memory.free import gigabytes
 from .config import TrainConfig
-from .examples import size_of
+from .examples import video_size
 from .memory import MemoryEstimate, estimate_memory, sample_memory
 
 NO_SAMPLES = {"sample_every": 0}
-"""What the settings of `steering.Steering` call a run without sample videos."""
+"""What the settings of `run_options.RunOptions` call a run without sample videos."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def plan_prior(model: VideoCrafter2, config: TrainConfig, *, free: int) -> Guida
     plan_memory(model, config, has_prior=True, free=free)
     own = replace(config, width=0, height=0)  # pictures are made at the model's own size
     for guidance in (GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE):
-        needed = round(reserve_of(model.device) * sample_memory(model, own, guidance))
+        needed = round(allocator_reserve(model.device) * sample_memory(model, own, guidance))
         if needed <= free:
             return guidance
     raise InputError(
@@ -158,14 +158,14 @@ class _Remedy:
 def _smaller_sizes(model: VideoCrafter2, config: TrainConfig) -> list[dict[str, int]]:
     """About three quarters and half of the video's width and height that every level of the UNet divides, if any."""
     unit = model.config.pixels_per_latent * 2 ** (len(model.config.unet.block_out_channels) - 1)
-    own = size_of(model, config)
+    own = video_size(model, config)
     sizes = [tuple(int(side * share) // unit * unit for side in own) for share in (0.75, 0.5)]
     return [{"width": width, "height": height} for width, height in sizes if width and height]
 
 
 def _pixels(model: VideoCrafter2, config: TrainConfig) -> int:
     """Of one step of the larger stage, the prior's not counted."""
-    width, height = size_of(model, config)
+    width, height = video_size(model, config)
     return width * height * max(config.frames * config.batch, config.token_videos if config.token_steps else 0)
 
 

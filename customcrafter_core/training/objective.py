@@ -39,7 +39,7 @@ class Captions:
         return self._fixed[key]
 
 
-def losses_of(
+def compute_losses(
     model: VideoCrafter2, captions: Captions, config: TrainConfig, batches: list[Batch]
 ) -> list[torch.Tensor]:
     """Losses ``[L_video]`` or ``[L_video, L_pr]`` of a step, in one forward pass.

@@ -22,24 +22,24 @@ from ..errors import InputError, damaged_file
 from ..files.writing import write_bytes, write_json
 from ..output.pixels import to_bytes
 from ..sampling.generation import SampledStep, VideoSettings, generate
+from .captions import read_caption
 from .config import CAPTIONS, PRIOR_STEPS
 from .photos import (
-    FORMATS,
-    MOST_BYTES,
+    MAX_BYTES,
     Clip,
     Photo,
-    caption_beside,
+    flatten_alpha,
+    list_pictures,
     load_image,
-    longest_side,
-    opaque,
-    picture_files,
+    max_side,
+    readable_formats,
     usable,
 )
 
 RECORD = "prior.json"
 MOVING = {".gif", ".png", ".webp"}
 FRAME_TIME = 100  # ms in files made here; frames that are equal are stored as one that lasts longer
-MOST_FRAMES = 512  # of one animation; every frame is kept in memory
+MAX_FRAMES = 512  # of one animation; every frame is kept in memory
 MADE = re.compile(r"prior-(\d{5})\.(png|webp)")
 
 
@@ -77,14 +77,14 @@ def load_prior(folder: str | Path, *, least: int = 1, skip_broken: bool = False)
     Raises:
         InputError: no such folder, one that cannot be read, or fewer than ``least`` in it.
     """
-    paths = picture_files(folder)
+    paths = list_pictures(folder)
     if len(paths) < least:
         raise InputError(
             expected=f"at least {least} pictures of the class",
             found=f"{len(paths)} in {folder}",
             remedy="Add some, ask for fewer, or let the base model make them.",
         )
-    longest = longest_side(max(len(paths), 1))
+    longest = max_side(max(len(paths), 1))
     return usable(paths, lambda path: _load(path, longest), "prior picture", skip_broken=skip_broken)
 
 
@@ -134,7 +134,7 @@ def generate_prior(
     size = model.defaults
     kind = "clips" if clips else "stills"
     settings = PriorSettings(model.fingerprint, class_word, kind, seed, steps, size.width, size.height, size.frames)
-    present = picture_files(folder)
+    present = list_pictures(folder)
     made = {int(match[1]) for path in present if (match := MADE.fullmatch(path.name))}
     _check_record(folder, settings, has_made=bool(made))
     missing = [i for i in range(count - (len(present) - len(made))) if i not in made][: max(count - len(present), 0)]
@@ -223,29 +223,29 @@ def _load(path: Path, longest: int) -> Photo | Clip:
     """A picture or, of more than one frame, a clip."""
     first = load_image(path, longest)
     if path.suffix.lower() not in MOVING:
-        return Photo(first, caption_beside(path))
+        return Photo(first, read_caption(path))
     is_ours = MADE.fullmatch(path.name) is not None
     frames: list[Image.Image] = []
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=tuple(readable_formats().values())) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # a frame may be larger than the first
             count = getattr(image, "n_frames", 1)
-            if count > MOST_FRAMES:
+            if count > MAX_FRAMES:
                 raise InputError(
-                    expected=f"an animation of at most {MOST_FRAMES} frames",
+                    expected=f"an animation of at most {MAX_FRAMES} frames",
                     found=f"{count} in {path.name}",
                     remedy="Cut it into shorter ones.",
                 )
-            if 3 * count * image.width * image.height > MOST_BYTES and count > 1:
+            if 3 * count * image.width * image.height > MAX_BYTES and count > 1:
                 raise InputError(
-                    expected=f"an animation of at most {MOST_BYTES // 3:,} pixels in all its frames",
+                    expected=f"an animation of at most {MAX_BYTES // 3:,} pixels in all its frames",
                     found=f"{count} frames of {image.width}x{image.height} in {path.name}",
                     remedy="Scale it down, or cut it into shorter ones.",
                 )
             for i in range(count):
                 image.seek(i)
                 image.load()
-                frame = opaque(image)
+                frame = flatten_alpha(image)
                 frame.thumbnail((longest, longest), Image.Resampling.LANCZOS)
                 frames += [frame] * (max(round(image.info.get("duration", 0) / FRAME_TIME), 1) if is_ours else 1)
     except InputError:
@@ -254,4 +254,4 @@ def _load(path: Path, longest: int) -> Photo | Clip:
         raise damaged_file(path, str(error)) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise damaged_file(path, str(error)) from error
-    return Clip(tuple(frames), caption_beside(path)) if len(frames) > 1 else Photo(first, caption_beside(path))
+    return Clip(tuple(frames), read_caption(path)) if len(frames) > 1 else Photo(first, read_caption(path))

@@ -12,20 +12,20 @@ from torch import nn
 
 from ..base_model.model import VideoCrafter2
 from ..errors import InputError, some_names
-from .batches import BatchSource, generator_of
+from .batches import BatchSource, seeded_generator
 from .config import TrainConfig
 from .examples import ExampleSets
+from .gradient_checkpointing import gradient_checkpointing
 from .learner import TOKEN, Learner
 from .methods import METHODS
-from .objective import Captions, losses_of
-from .recompute import recomputed
+from .objective import Captions, compute_losses
 from .workers import ALONE, Workers
 
 INITIAL = 2**63  # in the place of a step number: the draws of the start
 PROBE = 2**63 + 1  # the draws of the probe
 PROBE_DRAWS = 8
-HISTORY, LEARNED, MOMENTS = "history", "learned", "adamw"
-MOMENT_NAMES = ("step", "exp_avg", "exp_avg_sq")
+HISTORY, LEARNED, OPTIMIZER = "history", "learned", "adamw"
+ADAMW_KEYS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Trainer:
         """
         self.model, self.config, self.workers = model, config, workers
         self.recompute = recompute
-        self.learner = Learner.start(model, config, generator_of(config.seed, INITIAL))
+        self.learner = Learner.start(model, config, seeded_generator(config.seed, INITIAL))
         self.done = 0
         self.history: list[TrainStep] = []
         self.went_wrong = False
@@ -105,7 +105,7 @@ class Trainer:
         with ExitStack() as stack:
             stack.enter_context(self.learner.attached(self.model))
             if self.recompute:
-                stack.enter_context(recomputed(self.model.unet))
+                stack.enter_context(gradient_checkpointing(self.model.unet))
             stack.enter_context(torch.enable_grad())
             yield
 
@@ -148,7 +148,7 @@ class Trainer:
 
     def _losses(self, step: int) -> list[torch.Tensor]:
         batches = [batch.part(self.workers.rank, self.workers.size) for batch in self._source.draw(step)]
-        return losses_of(self.model, self._captions, self.config, batches)
+        return compute_losses(self.model, self._captions, self.config, batches)
 
     def _check_finite(self, values: Mapping[str, float], when: str) -> None:
         wrong = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -179,31 +179,30 @@ class Trainer:
             subject = self._source.draw(PROBE + i)[0]
             # in parts as large as a step's: the draw holds the batch of all processes
             parts = [subject.part(rank, size) for rank in range(size)]
-            losses = [losses_of(self.model, self._captions, self.config, [part])[0].item() for part in parts]
+            losses = [compute_losses(self.model, self._captions, self.config, [part])[0].item() for part in parts]
             values.append(sum(losses) / size)
         named = {f"loss of probe {i + 1}": value for i, value in enumerate(values)}
         self._check_finite(named, f"after step {self.done}")
         return sum(values) / len(values)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything that continuing bit for bit takes, by name; draws depend on the step alone."""
         history = [(step.loss, step.prior_loss) for step in self.history]
         named = {HISTORY: torch.tensor(history, dtype=torch.float64).reshape(-1, 2)}
         named |= {f"{LEARNED}.{name}": tensor.detach() for name, tensor in self.learner.parameters().items()}
-        for name, parameter in self.learned_now().items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                named[f"{MOMENTS}.{key}.{name}"] = value
-        return named
+        state, names = self.optimizer.state_dict()["state"], self._names_in_optimizer()
+        return named | {
+            f"{OPTIMIZER}.{key}.{names[i]}": value for i, own in state.items() for key, value in own.items()
+        }
 
-    def load_tensors(self, named: Mapping[str, torch.Tensor]) -> None:
-        """Continue where `tensors` were taken from a run with the same settings, photos and base model.
+    def load_state_dict(self, named: Mapping[str, torch.Tensor]) -> None:
+        """Continue where `state_dict` was taken from a run with the same settings, photos and base model.
 
         Raises:
             InputError: tensors are missing or of another shape; nothing was changed.
         """
-        parameters = self.learner.parameters()
-        wrong = [name for name, parameter in parameters.items() if not _is_whole(named, name, parameter.shape)]
-        history = named.get(HISTORY)
+        parameters, history = self.learner.parameters(), named.get(HISTORY)
+        wrong = [name for name, parameter in parameters.items() if not _fits(named, name, parameter.shape)]
         if wrong or history is None or history.ndim != 2 or history.shape[1] != 2:
             raise InputError(
                 expected="the state of a run with these settings",
@@ -213,30 +212,27 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(named[f"{LEARNED}.{name}"])
-        pairs = history.tolist()
-        self.history = [TrainStep(i, self.config.all_steps, *pair) for i, pair in enumerate(pairs)]
+        self.history = [TrainStep(i, self.config.all_steps, *pair) for i, pair in enumerate(history.tolist())]
         self.done = len(self.history)
         self.optimizer = self._optimizer()
-        self._load_moments(named)
+        kept = {i: _optimizer_keys(named, name) for i, name in enumerate(self._names_in_optimizer())}
+        state = {i: {key: named[full] for key, full in keys.items()} for i, keys in kept.items() if keys}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
-    def _load_moments(self, named: Mapping[str, torch.Tensor]) -> None:
-        """Give the optimiser its moments back; its own loading knows on which device each belongs."""
+    def _names_in_optimizer(self) -> list[str]:
+        """Names of the parameters in the order in which the optimiser numbers them."""
         names = {id(parameter): name for name, parameter in self.learned_now().items()}
-        order = [names[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
-        state = self.optimizer.state_dict()
-        for place, name in enumerate(order):
-            moments = {
-                key: named[f"{MOMENTS}.{key}.{name}"] for key in MOMENT_NAMES if f"{MOMENTS}.{key}.{name}" in named
-            }
-            if moments:
-                state["state"][place] = moments
-        self.optimizer.load_state_dict(state)
+        return [names[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
 
 
-def _is_whole(named: Mapping[str, torch.Tensor], name: str, shape: torch.Size) -> bool:
-    """Whether a parameter is there, with all of its moments or none."""
-    shapes = {f"{LEARNED}.{name}": shape}
-    moments = {f"{MOMENTS}.{key}.{name}": torch.Size() if key == "step" else shape for key in MOMENT_NAMES}
-    if moments.keys() & named.keys():
-        shapes |= moments
-    return all(key in named and named[key].shape == expected for key, expected in shapes.items())
+def _optimizer_keys(named: Mapping[str, torch.Tensor], name: str) -> dict[str, str]:
+    """What the optimiser keeps of a parameter -> the name of its tensor."""
+    full = {key: f"{OPTIMIZER}.{key}.{name}" for key in ADAMW_KEYS}
+    return {key: one for key, one in full.items() if one in named}
+
+
+def _fits(named: Mapping[str, torch.Tensor], name: str, shape: torch.Size) -> bool:
+    """Whether a parameter is there, with all that the optimiser keeps of it or nothing."""
+    kept = _optimizer_keys(named, name)
+    shapes = {f"{LEARNED}.{name}": shape} | {one: torch.Size() if key == "step" else shape for key, one in kept.items()}
+    return len(kept) in (0, len(ADAMW_KEYS)) and all(n in named and named[n].shape == s for n, s in shapes.items())

@@ -8,37 +8,48 @@ import torch
 from PIL import Image
 
 from ...customcrafter_core.errors import InputError
-from ...customcrafter_core.training.photos import Photo, checked_caption, longest_side, prepared
+from ...customcrafter_core.training.photos import Photo, alpha_of, checked_mask, max_side, prepared
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Channels of an IMAGE -> how they are read."""
 
 
-def photos_of(images: Sequence[torch.Tensor], texts: Sequence[str], what: str) -> list[Photo]:
+def photos_of(
+    images: Sequence[torch.Tensor], texts: Sequence[str], what: str, masks: Sequence[torch.Tensor] = ()
+) -> list[Photo]:
     """Photos of batches, which may differ in size.
 
     Args:
-        images: IMAGEs ``(b, h, w, c)``, 0 … 1; transparent places become white.
+        images: IMAGEs ``(b, h, w, c)``, 0 … 1; transparent places become white, and do not count.
         texts: one text for each photo, or a single one with a line for each; nothing for captions as the method's.
         what: the photos are, for errors.
+        masks: MASKs ``(b, h, w)``, 1 where the subject is: one for each photo, or none.
 
     Raises:
-        InputError: a picture is too small or of another kind, or captions do not fit.
+        InputError: a picture is too small or of another kind, or captions or masks do not fit.
     """
-    frames = [frame for batch in images for frame in batch]
+    frames, painted = [frame for batch in images for frame in batch], [mask for batch in masks for mask in batch]
     captions = captions_of(texts, len(frames), what)
-    longest = longest_side(max(len(frames), 1))
-    return [
-        Photo(prepared(_picture(frame, what), f"number {number} of the {what}", longest), caption)
-        for number, (frame, caption) in enumerate(zip(frames, captions, strict=True), 1)
-    ]
+    if painted and len(painted) != len(frames):
+        raise InputError(
+            expected=f"a mask for each of {len(frames)} {what}",
+            found=f"{len(painted)}",
+            remedy="Connect as many, or none.",
+        )
+    longest, photos = max_side(max(len(frames), 1)), []
+    for i, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
+        name, picture = f"number {i + 1} of the {what}", _picture(frame, what)
+        photo = prepared(picture, name, longest)
+        mask = _picture(painted[i][..., None], "masks") if painted else alpha_of(picture)
+        photos.append(Photo(photo, caption, checked_mask(mask, photo, f"the mask of {name}")))
+    return photos
 
 
 def captions_of(texts: Sequence[str], count: int, what: str) -> list[str]:
     """A caption for each of ``count`` photos; empty ones if no text says anything.
 
     Raises:
-        InputError: another number of them, or one without exactly one ``{}``.
+        InputError: another number of them.
     """
     single = texts[0] if len(texts) == 1 else None
     captions = [text.strip() for text in (texts if single is None else single.splitlines())]
@@ -50,8 +61,7 @@ def captions_of(texts: Sequence[str], count: int, what: str) -> list[str]:
             found=f"{len(captions)}",
             remedy="Write one line for each, an empty one where there is nothing to say; or none at all.",
         )
-    places = [f"caption {number} of the {what}" for number in range(1, count + 1)]
-    return [caption and checked_caption(caption, place) for caption, place in zip(captions, places, strict=True)]
+    return captions
 
 
 def _picture(frame: torch.Tensor, what: str) -> Image.Image:

@@ -17,24 +17,24 @@ import comfy.model_management as memory
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ...customcrafter_core.base_model.fingerprint import read_widths, same_base
 from ...customcrafter_core.base_model.loading import load_videocrafter2
 from ...customcrafter_core.base_model.model import VideoCrafter2
 from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.memory.free import free_memory
-from ...customcrafter_core.output.sheet import INK, PAPER
+from ...customcrafter_core.output.chart import line_chart
+from ...customcrafter_core.training.callbacks import Callbacks, Sample
+from ...customcrafter_core.training.checkpoints import SAMPLE_STRIP, run_folder
 from ...customcrafter_core.training.config import TrainConfig
-from ...customcrafter_core.training.keeper import SAMPLE_STRIP, folder_of
 from ...customcrafter_core.training.loop import TrainingResult, check_run, train_subject
 from ...customcrafter_core.training.memory_plan import plan_prior
 from ...customcrafter_core.training.photos import Clip, Photo
-from ...customcrafter_core.training.pictures import loss_picture, sample_row, smoothed
+from ...customcrafter_core.training.pictures import draw_loss, draw_sample_row, smooth
 from ...customcrafter_core.training.prior import generate_prior, may_hold
-from ...customcrafter_core.training.steering import Steering
+from ...customcrafter_core.training.run_options import RunOptions
 from ...customcrafter_core.training.trainer import TrainStep
-from ...customcrafter_core.training.watcher import Sample, Watcher
 from .model import require_base
 
 BETWEEN_PREVIEWS = 1.0  # seconds
@@ -67,7 +67,7 @@ class Order:
     config: TrainConfig
     target: Path
     """The subject's file."""
-    steering: Steering
+    run_options: RunOptions
     photos: list[Photo]
     prior: list[Photo]
     made_prior: MadePrior
@@ -108,14 +108,14 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
     prior: list[Photo | Clip] = [*order.prior]
     made = order.made_prior
     if made.count and config.prior_weight:
-        check_run(base, order.photos, config, order.steering)
+        check_run(base, order.photos, config, order.run_options)
         folder = made.of(base, config.class_word, config.seed)
         prior += generate_prior(
             base, config.class_word, folder, made.count, clips=made.clips, seed=config.seed,
             on_plan=lambda: plan_prior(base, config, free=free_memory(base.device)),
             on_item=watch.phase("Making prior pictures"), on_step=lambda _: watch.check(),
         )[: made.count]  # fmt: skip
-    watcher = Watcher(
+    callbacks = Callbacks(
         on_plan=watch.plan,
         on_encoded=watch.phase("Encoding photos"),
         on_resumed=watch.resumed,
@@ -125,7 +125,7 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
         on_sampled_step=lambda _: watch.check(),
         on_saved=watch.saved,
     )
-    return train_subject(base, order.photos, config, prior=prior, steering=order.steering, watcher=watcher)
+    return train_subject(base, order.photos, config, prior=prior, run_options=order.run_options, callbacks=callbacks)
 
 
 def _load(model: ModelPatcher, path: Path, watch: Watch) -> VideoCrafter2:
@@ -202,18 +202,18 @@ class Watch:
         preview = None
         if self._is_due():
             self.say(self._text())
-            shown = self.picture or loss_picture(self.steps[-SHOWN_STEPS:])
+            shown = self.picture or draw_loss(self.steps[-SHOWN_STEPS:])
             preview = ("JPEG", shown, PREVIEW_SIDE)
         self._bar.update_absolute(step.step + 1, step.steps, preview)
 
     def sample(self, sample: Sample) -> None:
         """Show a sample from now on."""
         self.check()
-        self.picture, self._shown = sample_row(sample), 0.0
+        self.picture, self._shown = draw_sample_row(sample), 0.0
 
     def _text(self) -> str:
         last = self.steps[-1]
-        loss = smoothed([step.loss for step in self.steps[-SHOWN_STEPS:]])[-1]
+        loss = smooth([step.loss for step in self.steps[-SHOWN_STEPS:]])[-1]
         each = (time.monotonic() - self._started) / max(len(self.steps) - 1, 1)  # counted from the end of the first
         left = each * (last.steps - last.step - 1)
         before = f" (went on from {self.begun_at})" if self.begun_at else ""
@@ -243,12 +243,10 @@ def _duration(seconds: float) -> str:
 
 def samples_picture(target: Path) -> Image.Image | None:
     """All sample videos of the run that makes a subject file, one below the other; None if there are none."""
-    path = folder_of(target) / SAMPLE_STRIP
+    path = run_folder(target) / SAMPLE_STRIP
     return Image.open(path, formats=["PNG"]).convert("RGB") if path.is_file() else None
 
 
 def no_samples() -> Image.Image:
-    """What stands in the place of sample videos that nobody asked for."""
-    image = Image.new("RGB", (PREVIEW_SIDE, 64), PAPER)
-    ImageDraw.Draw(image).text((16, 20), "no samples: sample_every is 0", fill=INK, font=ImageFont.load_default(15))
-    return image
+    """What stands in for sample videos that nobody asked for."""
+    return line_chart({}, title="no samples: sample_every is 0", below="")

@@ -14,7 +14,7 @@ from PIL import Image
 from customcrafter_core.cli.main import main
 from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.subject.file import load_subject
-from customcrafter_core.training.keeper import LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of
+from customcrafter_core.training.checkpoints import LOSS_PICTURE, SAMPLE_STRIP, STATE, run_folder
 from customcrafter_core.training.trainer import Trainer, TrainStep
 from tests.core import tiny_models
 
@@ -53,7 +53,7 @@ def test_all_settings_from_a_file_and_some_from_the_line(folder: Path, capsys: p
     assert (subject.training["photos"], subject.training["prior_pictures"]) == (2, 0)
     assert "edges of 2 are cut off, up to 33% of a photo, to fit 32x16" in shown
     for name in (STATE, LOSS_PICTURE, SAMPLE_STRIP):
-        assert (folder_of(folder / "dog.safetensors") / name).is_file()
+        assert (run_folder(folder / "dog.safetensors") / name).is_file()
 
 
 def test_device_and_dtype_from_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,9 +174,9 @@ def test_force_begins_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     arguments = ["train", "--config", str(folder / "dog.json")]
     assert main(arguments) == 0
     assert "start over" in wrong([*arguments, "--seed", "7"], capsys)
-    kept = (folder_of(folder / "dog.safetensors") / STATE).read_bytes()
+    kept = (run_folder(folder / "dog.safetensors") / STATE).read_bytes()
     assert "divisible" in wrong([*arguments, "--width", "33", "--force"], capsys)
-    assert (folder_of(folder / "dog.safetensors") / STATE).read_bytes() == kept  # nothing lost before the new run runs
+    assert (run_folder(folder / "dog.safetensors") / STATE).read_bytes() == kept  # nothing lost before the new run runs
     assert main([*arguments, "--seed", "7", "--force"]) == 0
     assert load_subject(folder / "dog.safetensors").training["seed"] == 7
 
@@ -227,7 +227,7 @@ def test_broken_photos_are_refused_or_left_out(folder: Path, capsys: pytest.Capt
 def test_without_its_state_a_finished_subject_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--config", str(folder / "dog.json")]
     assert main(arguments) == 0
-    (folder_of(folder / "dog.safetensors") / STATE).unlink()
+    (run_folder(folder / "dog.safetensors") / STATE).unlink()
     before = (folder / "dog.safetensors").read_bytes()
     assert "--force" in wrong([*arguments, "--seed", "7"], capsys)
     assert (folder / "dog.safetensors").read_bytes() == before

@@ -246,7 +246,7 @@ def test_scores_stay_where_the_models_are_the_same_and_not_where_they_only_have_
 def test_photos_and_models_are_read_once_however_often_it_looks(
     folder: Path, model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = {"digest_of": 0, "_files_digest": 0}
+    calls = {"digest_pictures": 0, "_files_digest": 0}
 
     def counting(name: str) -> Any:
         real = getattr(module, name)
@@ -257,7 +257,7 @@ def test_photos_and_models_are_read_once_however_often_it_looks(
     small_encoders.write_clip(folder / "clip")
     bench = Benchmark(config(folder, models={"clip": "clip"}), model, folder / "out", Scorer())
     bench.run()
-    assert all(bench.is_done(cell) for cell in bench.cells()) and calls == {"digest_of": 1, "_files_digest": 1}
+    assert all(bench.is_done(cell) for cell in bench.cells()) and calls == {"digest_pictures": 1, "_files_digest": 1}
 
 
 def small_clip(folder: Path) -> Any:

@@ -16,7 +16,7 @@ from customcrafter_core.evaluation import metrics
 from customcrafter_core.evaluation.dynamic_degree import is_dynamic, moves, raft
 from customcrafter_core.evaluation.encoders import ClipEncoder, DinoEncoder
 from customcrafter_core.evaluation.scoring import METRICS, MOTION, Scorer, open_scorer, summarize
-from customcrafter_core.intervals import Interval, bootstrap_mean
+from customcrafter_core.intervals import Interval, bootstrap_mean, outermost
 from customcrafter_core.output import chart
 from tests.core import small_encoders
 
@@ -202,11 +202,48 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 0.90 <= hits / 300 <= 0.98
 
 
+def coverage(effects: dict[str, float], units: dict[str, list[int]], **drawn: str) -> float:
+    """How often a nominal 95 % interval holds the true mean, 0, of values that are sums of random effects."""
+    rng, hits, trials = np.random.default_rng(3), 0, 200
+    for _ in range(trials):
+        values = sum(
+            rng.normal(0, size, max(units[name]) + 1)[units[name]] for name, size in effects.items()
+        ) + rng.normal(0, 0.5, len(next(iter(units.values()))))
+        found = bootstrap_mean(list(values), resamples=400, **{kind: units[name] for kind, name in drawn.items()})
+        assert found.low is not None and found.high is not None
+        hits += found.low <= 0 <= found.high
+    return hits / trials
+
+
+def test_intervals_over_subjects_hold_the_truth_where_those_over_videos_do_not() -> None:
+    """20 subjects, 10 prompts each; scores of a subject are alike."""
+    units = {"subject": [i // 10 for i in range(200)], "video": list(range(200))}
+    assert coverage({"subject": 1.0}, units, groups="video") < 0.65
+    assert coverage({"subject": 1.0}, units, groups="subject") > 0.88
+
+
+def test_intervals_of_judgements_are_over_people_and_pairs() -> None:
+    """15 people judge 15 pairs of videos; each person has a leaning, and each pair a better video."""
+    units = {"rater": [i // 15 for i in range(225)], "pair": [i % 15 for i in range(225)]}
+    effects = {"rater": 0.5, "pair": 1.0}
+    assert coverage(effects, units, groups="rater") < 0.8
+    assert coverage(effects, units, groups="rater", crossed="pair") > 0.88
+
+
 def test_values_of_one_group_stay_together() -> None:
     values, groups = [0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50
     alone, together = bootstrap_mean(values), bootstrap_mean(values, groups=groups)
     assert (together.low, together.high) == (0, 1)
     assert alone.low is not None and alone.low > 0.35
+    one = bootstrap_mean(values, groups=["a"] * 100, crossed=groups)
+    assert (one.low, one.high) == (together.low, together.high), "a single group is not drawn"
+
+
+def test_the_outermost_unit_that_there_are_several_of_is_drawn() -> None:
+    subjects, trainings, videos = ["a", "a", "b", "b"], [0, 1, 0, 1], [0, 1, 2, 3]
+    assert outermost(subjects, trainings, videos) == 0
+    assert outermost(["a"] * 4, trainings, videos) == 1
+    assert outermost(["a"] * 4, [0] * 4, videos) == outermost(["a"], [0], [0]) == 2
 
 
 def test_one_value_has_no_interval_and_bad_values_are_refused() -> None:

@@ -32,12 +32,12 @@ from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.subject.formats import import_lora, read_token
 from customcrafter_core.subject.subject import LoRAFactors, Subject, check_tensors
 from customcrafter_core.subject.targets import lora_targets
+from customcrafter_core.training.checkpoints import STATE, CheckpointManager, RunIdentity, digest_pictures
 from customcrafter_core.training.config import TrainConfig
 from customcrafter_core.training.examples import encode_examples
-from customcrafter_core.training.keeper import STATE, Keeper, RunIdentity, digest_of
 from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.photos import Photo
-from customcrafter_core.training.steering import Steering
+from customcrafter_core.training.run_options import RunOptions
 from customcrafter_core.training.trainer import Trainer
 from tests.core import tiny_models
 
@@ -335,18 +335,20 @@ def test_training_states(tiny: VideoCrafter2, tmp_path: Path, region: int) -> No
     config = TrainConfig("dog", steps=2, lr=1e-2, batch=1, frames=1, views=1, rank=1)
     photos = [Photo(Image.linear_gradient("L").resize((64, 64)).convert("RGB"))]
     target = tmp_path / "dog.safetensors"
-    train_subject(tiny, photos, config, steering=Steering(target))
+    train_subject(tiny, photos, config, run_options=RunOptions(target))
     longer = replace(config, steps=1000)
     trainer = Trainer(tiny, longer, encode_examples(tiny, longer, photos, ()))
-    keeper = Keeper(target, RunIdentity(longer, tiny.fingerprint, "float32", digest_of(photos), digest_of(())))
+    manager = CheckpointManager(
+        target, RunIdentity(longer, tiny.fingerprint, "float32", digest_pictures(photos), digest_pictures(()))
+    )
 
     def go_on(path: Path) -> None:
-        keeper.check()
-        assert keeper.resume(trainer)
+        manager.check()
+        assert manager.resume(trainer)
         with trainer.attached():
             trainer.step()
 
-    path = keeper.folder / STATE
+    path = manager.folder / STATE
     go_on(path)
     assert trainer.done == 3
     assert enough(fuzz(path, go_on, region=region, seed=6, in_place=True))

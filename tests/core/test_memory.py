@@ -10,10 +10,11 @@ import psutil
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import is_fake
 
 from customcrafter_core.base_model.model import MAX_POSITIONS, VideoCrafter2, frames_at_once
 from customcrafter_core.diffusion.guidance import GuidanceBatch
-from customcrafter_core.memory.counting import DeviceKernels, LiveBytes, reserve_of
+from customcrafter_core.memory.counting import DryRun, allocator_reserve
 from customcrafter_core.memory.free import free_in_groups, free_memory, gigabytes
 from customcrafter_core.memory.sampling import PLENTY, choose_guidance, decoding_memory, prediction_memory
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate, prepare
@@ -63,10 +64,12 @@ def test_free_memory_heeds_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_attention_is_counted_without_its_table_of_pairs() -> None:
-    q, k, v = (torch.empty(1, 2, 4096, 8, device="meta", requires_grad=True) for _ in range(3))
-    with LiveBytes([q, k, v]) as live, DeviceKernels(None, on_gpu=True):
+    dry = DryRun()
+    with dry.fake:
+        q, k, v = (torch.empty(1, 2, 4096, 8, requires_grad=True) for _ in range(3))
+    with dry.counted([q, k, v]):
         nn.functional.scaled_dot_product_attention(q, k, v).sum().backward()
-    assert 3 * q.nbytes <= live.peak < 8 * q.nbytes < 2 * 4096 * 4096
+    assert 3 * q.nbytes <= dry.peak < 8 * q.nbytes < 2 * 4096 * 4096
 
 
 # what goes through the autoencoder together
@@ -99,7 +102,7 @@ def long_video(model: VideoCrafter2) -> tuple[int, ...]:
 
 
 def needed(model: VideoCrafter2, shape: tuple[int, ...], guidance: GuidanceBatch, cfg: float = 12.0) -> int:
-    return round(reserve_of(model.device) * prediction_memory(model, shape, [], guidance, cfg=cfg))
+    return round(allocator_reserve(model.device) * prediction_memory(model, shape, [], guidance, cfg=cfg))
 
 
 def test_guidance_follows_free_memory(
@@ -137,7 +140,7 @@ def test_a_video_is_made_one_by_one_where_memory_is_short(
     sizes: list[int] = []
 
     def note(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        if not args[0].is_meta:  # what is only counted
+        if not is_fake(args[0]):  # what is only counted
             sizes.append(len(args[0]))
 
     hook = model.unet.register_forward_pre_hook(note)

@@ -19,15 +19,15 @@ from customcrafter_core.errors import InputError
 from customcrafter_core.subject.subject import Subject
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.augmentation import LARGE_PHRASES, SMALL_PHRASES
-from customcrafter_core.training.batches import Batch, BatchSource, draw_timesteps, generator_of
+from customcrafter_core.training.batches import Batch, BatchSource, draw_timesteps, seeded_generator
+from customcrafter_core.training.callbacks import Callbacks, Sample
 from customcrafter_core.training.config import PRESETS, TrainConfig, check_preset, preset
-from customcrafter_core.training.examples import Examples, ExampleSets, encode_examples, views_of_each
+from customcrafter_core.training.examples import Examples, ExampleSets, count_views, encode_examples
 from customcrafter_core.training.loop import train_subject
-from customcrafter_core.training.objective import Captions, losses_of
+from customcrafter_core.training.objective import Captions, compute_losses
 from customcrafter_core.training.photos import Clip, Photo
-from customcrafter_core.training.steering import Steering
+from customcrafter_core.training.run_options import RunOptions
 from customcrafter_core.training.trainer import PROBE_DRAWS, Trainer, TrainStep
-from customcrafter_core.training.watcher import Sample, Watcher
 from customcrafter_core.training.workers import Workers
 from tests.core import tiny_models
 
@@ -108,7 +108,7 @@ def test_prior_of_weight_zero_is_no_prior(model: VideoCrafter2) -> None:
 def test_loss_falls(model: VideoCrafter2) -> None:
     seen: list[TrainStep] = []
     config = TrainConfig("dog", steps=40, lr=2e-2, batch=2, **{**SIZE, "views": 1})
-    train_subject(model, photos(1), config, watcher=Watcher(on_step=seen.append))
+    train_subject(model, photos(1), config, callbacks=Callbacks(on_step=seen.append))
     losses = [step.loss for step in seen]
     assert [step.step for step in seen] == list(range(40))
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
@@ -126,8 +126,8 @@ def test_five_hundred_photos(model: VideoCrafter2) -> None:
     """Of all kinds of sizes; each is encoded once, in one view."""
     many = [Photo(Image.new("RGB", (40 + i % 50, 30 + i % 31), (i % 256, 0, 0))) for i in range(500)]
     told: list[tuple[int, int]] = []
-    watcher = Watcher(on_encoded=lambda done, total: told.append((done, total)))
-    result = train_subject(model, many, TrainConfig("dog", steps=2, **{**SIZE, "views": 32}), watcher=watcher)
+    callbacks = Callbacks(on_encoded=lambda done, total: told.append((done, total)))
+    result = train_subject(model, many, TrainConfig("dog", steps=2, **{**SIZE, "views": 32}), callbacks=callbacks)
     assert len(result.steps) == 2 and told[-1] == (500, 500)
 
 
@@ -139,7 +139,7 @@ def test_an_exception_leaves_the_model_as_it_was(model: VideoCrafter2) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         config = TrainConfig("dog", steps=5, lr=1e-2, gradient_checkpointing="on", **SIZE)
-        train_subject(model, photos(), config, watcher=Watcher(on_step=stop))
+        train_subject(model, photos(), config, callbacks=Callbacks(on_step=stop))
     after = weights(model)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -210,12 +210,12 @@ def test_loss_that_is_not_finite_is_named(
     tiny: VideoCrafter2, monkeypatch: pytest.MonkeyPatch, spoilt: str, named: str
 ) -> None:
     def losses(*args: object) -> list[torch.Tensor]:
-        subject, prior = losses_of(*args)
+        subject, prior = compute_losses(*args)
         if spoilt == "gradient":
             subject.register_hook(lambda gradient: gradient * float("nan"))
         return [subject, prior * float("nan")] if spoilt == "prior" else [subject, prior]
 
-    monkeypatch.setattr("customcrafter_core.training.trainer.losses_of", losses)
+    monkeypatch.setattr("customcrafter_core.training.trainer.compute_losses", losses)
     weight = 1e300 if spoilt == "sum" else 1.0
     with pytest.raises(InputError, match=named) as error:
         learn(tiny, TrainConfig("dog", steps=1, prior_weight=weight, **SIZE), prior=photos(1))
@@ -227,11 +227,11 @@ def test_a_probe_that_is_not_finite_is_named(tiny: VideoCrafter2, monkeypatch: p
 
     def losses(*args: object) -> list[torch.Tensor]:
         made.append(1)
-        return [loss * (float("nan") if len(made) == 3 else 1) for loss in losses_of(*args)]
+        return [loss * (float("nan") if len(made) == 3 else 1) for loss in compute_losses(*args)]
 
     config = TrainConfig("dog", **SIZE)
     trainer = Trainer(tiny, config, sets_of(tiny, config))
-    monkeypatch.setattr("customcrafter_core.training.trainer.losses_of", losses)
+    monkeypatch.setattr("customcrafter_core.training.trainer.compute_losses", losses)
     with trainer.attached(), pytest.raises(InputError, match="loss of probe 3 nan after step 0"):
         trainer.probe_loss()
 
@@ -262,14 +262,14 @@ def losses_without_a_network(
         return SimpleNamespace(sample=noised)
 
     shape = model.latent_shape(64, 48, 2)
-    noise = torch.randn(shape, generator=generator_of(3))
+    noise = torch.randn(shape, generator=seeded_generator(3))
     stand_in = replace(model)
     stand_in.__class__ = type("StandIn", (VideoCrafter2,), {"device": torch.device("cpu"), "dtype": torch.float32})
     stand_in.unet = unet
     ids, mask = torch.full((1, 77), 5), torch.ones(1, 1, 1, *shape[-2:])
     captions = SimpleNamespace(encode=lambda ids: torch.zeros(len(ids), 77, 64))
     losses = [
-        losses_of(stand_in, captions, config, [Batch(noise + error, noise, torch.tensor([t]), ids, mask)])[0]
+        compute_losses(stand_in, captions, config, [Batch(noise + error, noise, torch.tensor([t]), ids, mask)])[0]
         for t in timesteps
     ]
     assert {loss.dtype for loss in losses} == {torch.float32}, "not every device has float64"
@@ -316,7 +316,7 @@ def test_a_masked_border_has_no_part_in_the_loss(model: VideoCrafter2) -> None:
     outside, inside = (1 - batch.mask).expand_as(batch.noise), batch.mask.expand_as(batch.noise)
     with trainer.attached(), torch.no_grad():
         losses = [
-            losses_of(model, Captions(model), config, [replace(batch, noise=batch.noise + added)])[0].item()
+            compute_losses(model, Captions(model), config, [replace(batch, noise=batch.noise + added)])[0].item()
             for added in (torch.zeros_like(batch.noise), 5 * outside, 5 * inside)
         ]
     assert losses[0] == losses[1]
@@ -341,7 +341,7 @@ def test_frames_are_fresh_draws_and_noises_of_their_own(model: VideoCrafter2) ->
     batch = source(model, TrainConfig("dog", **SIZE)).draw(3)[0]
     assert not torch.equal(batch.noise[:, :, 0], batch.noise[:, :, 1])
     still = Examples(torch.zeros(1, 4, 1, 6, 8), torch.ones(1, 4, 1, 6, 8), torch.ones(1, 1, 1, 6, 8), [])
-    drawn = still.draw(torch.tensor([0]), 3, generator_of(0))
+    drawn = still.draw(torch.tensor([0]), 3, seeded_generator(0))
     assert drawn.shape == (1, 4, 3, 6, 8)
     assert not torch.equal(drawn[:, :, 0], drawn[:, :, 1])
 
@@ -354,7 +354,7 @@ def test_prior_clips_move_and_keep_the_order_of_their_frames(model: VideoCrafter
     assert clips.mean.shape[2] == 5
     quiet = replace(clips, std=torch.zeros_like(clips.std))
     for step in range(8):
-        drawn = quiet.draw(torch.tensor([0]), 2, generator_of(step))[0]
+        drawn = quiet.draw(torch.tensor([0]), 2, seeded_generator(step))[0]
         places = [[torch.equal(drawn[:, t], clips.mean[0, :, i]) for i in range(5)].index(True) for t in range(2)]
         assert places[1] == places[0] + 1
     with pytest.raises(InputError, match="at least 2 frames"):
@@ -374,13 +374,13 @@ def test_stills_and_clips_take_turns(model: VideoCrafter2) -> None:
 
 
 def test_timesteps_stay_in_their_range_and_lean_where_asked() -> None:
-    whole = draw_timesteps(TrainConfig("dog"), 20_000, generator_of(1))
+    whole = draw_timesteps(TrainConfig("dog"), 20_000, seeded_generator(1))
     assert (whole.min(), whole.max()) == (0, 999)
     assert abs(whole.double().mean() - 499.5) < 10
-    part = draw_timesteps(TrainConfig("dog", timestep_range=(100, 600)), 20_000, generator_of(1))
+    part = draw_timesteps(TrainConfig("dog", timestep_range=(100, 600)), 20_000, seeded_generator(1))
     assert (part.min(), part.max()) == (100, 600)
     early, late = (
-        draw_timesteps(TrainConfig("dog", timestep_bias=bias), 50_000, generator_of(1)).double() / 1000
+        draw_timesteps(TrainConfig("dog", timestep_bias=bias), 50_000, seeded_generator(1)).double() / 1000
         for bias in (-2.0, 2.0)
     )
     expected = 1 / (1 - torch.exp(torch.tensor(-2.0))).item() - 0.5  # mean of the density exp(2u) on 0 … 1
@@ -426,8 +426,8 @@ def test_a_step_without_the_token_in_any_caption_still_counts(model: VideoCrafte
 
 def test_few_photos_have_many_views_and_many_photos_few() -> None:
     config = TrainConfig("dog")
-    assert [views_of_each(config, count) for count in (1, 5, 100, 500, 5000)] == [32, 32, 5, 1, 1]
-    assert views_of_each(replace(config, resize=(1.0, 1.0)), 5) == 1
+    assert [count_views(config, count) for count in (1, 5, 100, 500, 5000)] == [32, 32, 5, 1, 1]
+    assert count_views(replace(config, resize=(1.0, 1.0)), 5) == 1
 
 
 def test_each_picture_is_encoded_once(model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,9 +440,9 @@ def test_each_picture_is_encoded_once(model: VideoCrafter2, monkeypatch: pytest.
 
     monkeypatch.setattr(VideoCrafter2, "encode_moments", spy)
     told: list[tuple[int, int]] = []
-    watcher = Watcher(on_encoded=lambda done, total: told.append((done, total)))
+    callbacks = Callbacks(on_encoded=lambda done, total: told.append((done, total)))
     config = TrainConfig("dog", steps=5, batch=2, **{**SIZE, "views": 3, "frames": 4})
-    train_subject(model, photos(2), config, prior=photos(1), watcher=watcher)
+    train_subject(model, photos(2), config, prior=photos(1), callbacks=callbacks)
     assert sum(encoded) == 2 * 3 + 1
     assert told[-1] == (7, 7)
 
@@ -453,8 +453,10 @@ def test_each_picture_is_encoded_once(model: VideoCrafter2, monkeypatch: pytest.
 def test_sample_videos_do_not_change_what_is_learned(model: VideoCrafter2) -> None:
     config = TrainConfig("dog", steps=4, lr=1e-3, **SIZE)
     seen: list[Sample] = []
-    steering = Steering(sample_every=2, sample_steps=2)
-    sampled = train_subject(model, photos(), config, steering=steering, watcher=Watcher(on_sample=seen.append))
+    run_options = RunOptions(sample_every=2, sample_steps=2)
+    sampled = train_subject(
+        model, photos(), config, run_options=run_options, callbacks=Callbacks(on_sample=seen.append)
+    )
     assert [sample.step for sample in seen] == [0, 2, 4]
     assert seen[0].frames.shape == (model.defaults.frames, 48, 64, 3)
     assert not vars(sampled).keys() & {"samples"}, "31 MB each at full size"
@@ -465,8 +467,8 @@ def test_sample_videos_do_not_change_what_is_learned(model: VideoCrafter2) -> No
 def test_sample_videos_of_a_subject_that_stays_the_same_are_the_same(tiny: VideoCrafter2) -> None:
     """One seed for all of them."""
     seen: list[Sample] = []
-    config, steering = TrainConfig("dog", steps=2, lr=1e-12, **SIZE), Steering(sample_every=1, sample_steps=2)
-    train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sample=seen.append))
+    config, run_options = TrainConfig("dog", steps=2, lr=1e-12, **SIZE), RunOptions(sample_every=1, sample_steps=2)
+    train_subject(tiny, photos(), config, run_options=run_options, callbacks=Callbacks(on_sample=seen.append))
     assert len(seen) == 3
     assert all(torch.allclose(sample.frames, seen[0].frames, atol=1e-4) for sample in seen)
     assert seen[0].frames.std() > 1e-2

@@ -5,39 +5,54 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
+from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.errors import InputError
 from customcrafter_core.training.augmentation import (
+    AUTO,
     CLOSE_FROM,
     LARGE_PHRASES,
     PASTED_BELOW,
     SMALL_PHRASES,
+    WHOLE,
+    Framing,
     View,
+    cut_to,
     draw_view,
     with_phrase,
 )
+from customcrafter_core.training.batches import Batch
+from customcrafter_core.training.captions import with_subject
+from customcrafter_core.training.checkpoints import digest_pictures
+from customcrafter_core.training.config import TrainConfig
+from customcrafter_core.training.examples import encode_examples
+from customcrafter_core.training.objective import Captions, compute_losses
 from customcrafter_core.training.photos import (
-    LONGEST_SIDE,
-    MOST_BYTES,
+    FORMATS,
+    MAX_BYTES,
+    MAX_SIDE,
     Clip,
     Photo,
+    flatten_alpha,
     images_to_tensor,
     load_image,
     load_photos,
-    longest_side,
-    opaque,
+    max_side,
+    readable_formats,
 )
 from customcrafter_core.training.prior import RECORD, generate_prior, load_prior, may_hold
 from tests.core import tiny_models
 
 SIZE, UNIT = (128, 80), 8
+SWAPPED_PROFILE = Path(__file__).parents[1] / "data" / "red_and_blue_swapped.icc"
 
 
 def bright(width: int = 300, height: int = 200) -> Image.Image:
@@ -47,7 +62,7 @@ def bright(width: int = 300, height: int = 200) -> Image.Image:
 
 
 def view(resize: tuple[float, float], seed: int = 0, *, flip: bool = False, image: Image.Image | None = None) -> View:
-    return draw_view(image or bright(), SIZE, resize=resize, flip=flip, unit=UNIT, rng=np.random.default_rng(seed))
+    return draw_view(image or bright(), Framing(SIZE, UNIT), resize=resize, flip=flip, rng=np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("factor", [0.4, 0.45, 0.5, 0.55, 0.599, 0.05])
@@ -70,8 +85,8 @@ def test_small_views_count_only_where_the_photo_is(factor: float, shape: tuple[i
 @pytest.mark.parametrize("factor", [PASTED_BELOW, 0.8, 1.0])
 def test_from_there_to_one_the_photo_is_left_as_it_is(factor: float) -> None:
     drawn = view((factor, factor))
-    plain = images_to_tensor([bright()], *SIZE)[0]
-    assert torch.equal(images_to_tensor([drawn.image], *SIZE)[0], plain)
+    plain = images_to_tensor([cut_to(bright(), SIZE)])[0]
+    assert torch.equal(images_to_tensor([drawn.image])[0], plain)
     assert drawn.phrase == "" and drawn.mask.shape == (10, 16) and drawn.mask.min() == 1
 
 
@@ -87,6 +102,114 @@ def test_large_views_are_crops(factor: float) -> None:
         assert (row[-1] - row[0]) == pytest.approx(190 / factor, abs=3)
         starts.append(row[0])
     assert max(starts) - min(starts) > (190 - 190 / factor) / 3
+
+
+# --- photos of another shape, and masks ---------------------------------------------------------------------------------
+
+
+def rows(height: int = 400, width: int = 300) -> Image.Image:
+    """A portrait whose rows all differ."""
+    return Image.fromarray(np.linspace(60, 250, height)[:, None, None].repeat(width, 1).repeat(3, 2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0])
+def test_a_portrait_is_shown_whole_on_black_that_does_not_count(factor: float) -> None:
+    """Top and bottom rows are there; all of the photo counts and nothing else, on the grid of latents."""
+    framing = Framing(SIZE, UNIT, AUTO)
+    assert framing.is_whole((300, 400)) and framing.is_whole((400, 400)) and not framing.is_whole((320, 210))
+    drawn = draw_view(rows(), framing, resize=(factor, factor), flip=False, rng=np.random.default_rng(0))
+    shown = np.asarray(drawn.image)[..., 0]
+    assert shown[shown > 0].min() < 75 and shown.max() > 240
+    blocks = torch.from_numpy(shown > 0).unfold(0, UNIT, UNIT).unfold(1, UNIT, UNIT)
+    assert torch.equal(blocks.all(-1).all(-1).float(), drawn.mask) and torch.equal(
+        blocks.any(-1).any(-1).float(), drawn.mask
+    )
+    cut = draw_view(rows(), Framing(SIZE, UNIT), resize=(1, 1), flip=False, rng=np.random.default_rng(0))
+    assert np.asarray(cut.image).min() > 100, "cut, as the authors do, the top is never seen"
+
+
+def test_enlarged_views_of_a_whole_portrait_reach_its_ends() -> None:
+    seen = [
+        np.asarray(
+            draw_view(
+                rows(), Framing(SIZE, UNIT, WHOLE), resize=(1.3, 1.3), flip=False, rng=np.random.default_rng(i)
+            ).image
+        )
+        for i in range(30)
+    ]
+    assert min(view.min() for view in seen) < 75 and max(view.max() for view in seen) > 235
+
+
+@pytest.mark.parametrize(("anchor", "low", "high"), [("top", 60, 150), ("center", 105, 205), ("bottom", 160, 251)])
+def test_a_crop_keeps_the_anchored_part(anchor: str, low: int, high: int) -> None:
+    framing = Framing(SIZE, UNIT, anchor=anchor)
+    view = np.asarray(draw_view(rows(), framing, resize=(1, 1), flip=False, rng=np.random.default_rng(0)).image)
+    assert low <= view.min() and view.max() <= high
+
+
+def test_a_mask_goes_where_its_photo_goes() -> None:
+    """White on the left half; mirrored with the photo; the rest counts as much as is asked for."""
+    mask = Image.new("L", (300, 200))
+    mask.paste(255, (0, 0, 150, 200))
+    for seed in range(20):
+        drawn = draw_view(
+            bright(),
+            Framing(SIZE, UNIT),
+            resize=(0.4, 1.0),
+            flip=True,
+            rng=np.random.default_rng(seed),
+            mask=mask,
+            background=0.1,
+        )
+        plain = draw_view(bright(), Framing(SIZE, UNIT), resize=(0.4, 1.0), flip=True, rng=np.random.default_rng(seed))
+        assert np.array_equal(np.asarray(drawn.image), np.asarray(plain.image))
+        there = plain.mask > 0
+        left, right = drawn.mask[there].max(), drawn.mask[there].min()
+        assert (
+            left == pytest.approx(1, abs=0.02)
+            and right == pytest.approx(0.1, abs=0.02)
+            and drawn.mask[~there].sum() == 0
+        )
+        ramp = (
+            torch.from_numpy(np.asarray(drawn.image)[..., 0].copy()).float().unfold(0, UNIT, UNIT).unfold(1, UNIT, UNIT)
+        )
+        dark = ramp.mean((-1, -2))[there] < 140  # the photo's left half
+        assert drawn.mask[there][dark].min() > 0.9 and drawn.mask[there][~dark].median() < 0.15
+
+
+def test_masks_lie_beside_photos_or_in_them(tmp_path) -> None:
+    bright(60, 40).save(tmp_path / "cup.jpg")
+    mask = Image.new("L", (60, 40))
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(tmp_path / "cup.mask.png")
+    see_through = bright(60, 40).convert("RGBA")
+    see_through.putalpha(mask)
+    see_through.save(tmp_path / "alpha.png")
+    bright(60, 40).save(tmp_path / "plain.png")
+    alpha, cup, plain = load_photos(tmp_path)
+    assert plain.mask is None
+    for photo in (alpha, cup):
+        assert photo.mask is not None and np.array_equal(np.asarray(photo.mask), np.asarray(mask))
+    assert digest_pictures([cup]) != digest_pictures([replace(cup, mask=None)])
+    for image, found in ((Image.new("L", (40, 60), 255), "40x60"), (Image.new("L", (60, 40)), "black all over")):
+        image.save(tmp_path / "cup.mask.png")
+        with pytest.raises(InputError, match=rf"mask of cup\.jpg.*{found}"):
+            load_photos(tmp_path)
+
+
+def test_only_what_the_mask_holds_counts_in_the_loss(tiny: VideoCrafter2) -> None:
+    """The noise to be found outside of it may be anything."""
+    config = TrainConfig("dog", width=32, height=16, frames=1)
+    shape = tiny.latent_shape(32, 16, 1)
+    noise, mask = torch.randn(shape), torch.zeros(1, 1, 1, *shape[-2:])
+    mask[..., :2] = 1
+    other = torch.where(mask > 0, noise, torch.randn(shape))
+    ids, zero = PromptTokenizer()(["a dog"]), torch.zeros(1, dtype=torch.long)
+    losses = [
+        compute_losses(tiny, Captions(tiny), config, [Batch(torch.zeros(shape), one, zero, ids, mask)])[0].item()
+        for one in (noise, other)
+    ]
+    assert losses[0] == losses[1] > 0
 
 
 def test_all_phrases_occur_and_only_with_their_size() -> None:
@@ -197,10 +320,10 @@ def test_many_kinds_and_sizes_in_one_folder(tmp_path) -> None:
 
 
 def test_many_photos_share_the_memory_of_a_few() -> None:
-    assert longest_side(1) == longest_side(100) == 1536
+    assert max_side(1) == max_side(100) == 1536
     for count in (1, 10, 141, 200, 500, 5000):
-        assert 3 * longest_side(count) ** 2 * count <= MOST_BYTES
-    assert longest_side(500) > 1.4 * 512 * 1.1  # the largest enlargement at VideoCrafter2's width still has pixels
+        assert 3 * max_side(count) ** 2 * count <= MAX_BYTES
+    assert max_side(500) > 1.4 * 512 * 1.1  # the largest enlargement at VideoCrafter2's width still has pixels
 
 
 def test_a_photo_is_scaled_to_the_side_asked_for(tmp_path) -> None:
@@ -242,24 +365,151 @@ def test_rotation_and_transparency(tmp_path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert load_image(tmp_path / "turned.jpg").size == (40, 60)
-    assert opaque(Image.new("RGBA", (20, 20), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert flatten_alpha(Image.new("RGBA", (20, 20), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_photos_are_cut_to_the_aspect() -> None:
     wide = Image.new("RGB", (200, 50), "black")
     wide.paste((255, 255, 255), (75, 0, 125, 50))
-    tensor = images_to_tensor([wide], 32, 32)
+    tensor = images_to_tensor([cut_to(wide, (32, 32))])
     assert tensor.shape == (1, 3, 32, 32)
     assert tensor.min() > 0.9
 
 
-def test_caption_beside_a_photo(tmp_path) -> None:
-    bright(64, 48).save(tmp_path / "cup.png")
-    (tmp_path / "cup.txt").write_text("a {} on a table\n")
-    assert load_photos(tmp_path)[0].caption == "a {} on a table"
-    (tmp_path / "cup.txt").write_text("a cup on a table")
-    with pytest.raises(InputError, match=r"cup\.txt"):
+# --- folders as people have them ---------------------------------------------------------------------------------------
+
+
+def without_phone_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where neither pillow-heif nor a Pillow with AVIF is installed."""
+    monkeypatch.setattr("customcrafter_core.training.photos.readable_formats", lambda: FORMATS)
+
+
+def phone_photo(path, ending: str) -> None:
+    """A photo as phones save it."""
+    if ending == ".avif" and ending not in readable_formats():
+        pytest.skip("Pillow has no AVIF here")
+    if ending == ".heic":
+        pytest.importorskip("pillow_heif")
+        readable_formats()
+    Image.new("RGB", (64, 48), (200, 40, 40)).save(path.with_suffix(".png"))
+    Image.open(path.with_suffix(".png")).save(path, format="AVIF" if ending == ".avif" else "HEIF")
+    path.with_suffix(".png").unlink()
+
+
+@pytest.mark.parametrize("ending", [".avif", ".heic"])
+@pytest.mark.parametrize("called", ["", ".jpg"])
+def test_photos_of_phones_are_read_whatever_they_are_called(tmp_path, ending: str, called: str) -> None:
+    phone_photo(tmp_path / f"one{ending}", ending)
+    if called:
+        (tmp_path / f"one{ending}").rename(tmp_path / f"one{called}")
+    (photo,) = load_photos(tmp_path)
+    assert np.abs(np.asarray(photo.image)[24, 32].astype(int) - (200, 40, 40)).max() < 16
+
+
+def test_photos_of_phones_are_named_where_they_cannot_be_read(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone_photo(tmp_path / "renamed.avif", ".avif")
+    content = (tmp_path / "renamed.avif").read_bytes()
+    without_phone_photos(monkeypatch)
+    for name in ("b.heic", "c.HEIC"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"b\.heic, c\.HEIC.*pillow-heif"):
         load_photos(tmp_path)
+    (tmp_path / "renamed.avif").rename(tmp_path / "renamed.jpg")
+    with pytest.raises(InputError, match=r"renamed\.jpg, which is HEIC or AVIF inside\. .*pillow-heif"):
+        load_photos(tmp_path)
+    bright(64, 48).save(tmp_path / "renamed.jpg")
+    assert len(load_photos(tmp_path)) == 1
+    assert "2 files beside 1 photo: b.heic, c.HEIC. Install pillow-heif" in caplog.text
+
+
+def test_what_is_left_out_of_a_folder_is_named_and_what_belongs_to_it_is_not(
+    tmp_path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("cup.jfif", "two.JPG", "three.jpe"):
+        bright(64, 48).save(tmp_path / name, format="JPEG")
+    for name in ("cup.txt", "two.CAPTION", ".hidden.png", "Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_text("a {} here")
+    assert [photo.caption for photo in load_photos(tmp_path)] == ["a {} here", "", "a {} here"]
+    assert not caplog.text
+    (tmp_path / "more").mkdir()
+    for name in ("film.mov", "notes.txt", "raw.dng"):
+        (tmp_path / name).write_bytes(b"x")
+    load_photos(tmp_path)
+    assert "4 files beside 3 photos: film.mov, more, notes.txt, raw.dng." in caplog.text
+
+
+def test_colour_profiles_become_srgb(tmp_path) -> None:
+    """A profile whose red and blue are swapped, so that nothing but converting gives the right colours."""
+    pixels = Image.new("RGB", (32, 32), (10, 60, 220))
+    swapped = SWAPPED_PROFILE.read_bytes()
+    pixels.save(tmp_path / "a.png", icc_profile=swapped)
+    alpha = pixels.convert("RGBA")
+    alpha.save(tmp_path / "b.png", icc_profile=swapped)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels.save(tmp_path / "c.png", icc_profile=srgb)
+    a, b, c = (np.asarray(photo.image)[0, 0].astype(int) for photo in load_photos(tmp_path))
+    assert np.abs(a - (220, 60, 10)).max() < 12 and np.array_equal(a, b)
+    assert tuple(c) == (10, 60, 220), "sRGB is left exactly as it is"
+
+
+def test_a_broken_colour_profile_is_told(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (32, 32), (10, 60, 220)).save(tmp_path / "a.png", icc_profile=b"no profile")
+    assert load_photos(tmp_path)[0].image.getpixel((0, 0)) == (10, 60, 220)
+    assert "colour profile of a.png" in caplog.text
+
+
+# --- captions as people have them --------------------------------------------------------------------------------------
+
+TEXT = "a caf\u00e9 cup \u2019on\u2019 a table"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("ending", [".txt", ".TXT", ".caption"])
+def test_captions_of_any_usual_encoding(tmp_path, encoding: str, ending: str) -> None:
+    bright(64, 48).save(tmp_path / "cup.png")
+    (tmp_path / f"cup{ending}").write_bytes(f"{TEXT}\r\n".encode(encoding))
+    assert load_photos(tmp_path)[0].caption == TEXT
+
+
+@pytest.mark.parametrize(
+    "content", ["\u684c\u5b50\u4e0a\u7684\u676f\u5b50".encode("gbk"), b"\x81\x8d cup", b"\xff\xfea"]
+)
+def test_captions_in_other_encodings_are_refused_by_name(tmp_path, content: bytes) -> None:
+    bright(64, 48).save(tmp_path / "cup.png")
+    (tmp_path / "cup.txt").write_bytes(content)
+    with pytest.raises(InputError, match=r"UTF-8 in cup\.txt.*Save the file as UTF-8"):
+        load_photos(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a {} on a table", "a {} on a table"),
+        ("a <new1> on a table", "a {} on a table"),
+        ("a <new1> teddy bear on a sofa", "a {} on a sofa"),
+        ("photo of a Teddy  Bear beside a teddy bear shop", "photo of a {} beside a teddy bear shop"),
+        ("teddy bears", "{}, teddy bears"),
+        ("sitting on a sofa", "{}, sitting on a sofa"),
+        ("{} and {}", "{} and {}"),
+    ],
+)
+def test_captions_are_free_text(caption: str, expected: str) -> None:
+    assert with_subject(caption, "<new1>", "teddy bear") == expected
+
+
+def test_free_captions_are_what_is_learned(tiny: VideoCrafter2) -> None:
+    """An empty one stands for the method's own; of the class nothing is put in front."""
+    photos = [Photo(bright(), caption) for caption in ("photo of a dog on a sofa", "on a sofa", "")]
+    prior = [Photo(bright(), caption) for caption in ("a dog that runs", "grass")]
+    config = TrainConfig("dog", resize=(1.0, 1.0))
+    sets = encode_examples(tiny, config, photos, prior)
+    ids = PromptTokenizer({"<new1>": 1})
+    assert torch.equal(sets.subject.captions[0], ids(["photo of a <new1> dog on a sofa"]))
+    assert torch.equal(sets.subject.captions[1], ids(["<new1> dog, on a sofa"]))
+    assert torch.equal(sets.subject.captions[2], ids([text.replace("{}", "<new1> dog") for text in config.captions]))
+    assert torch.equal(torch.cat(sets.prior[0].captions), ids(["a dog that runs", "grass"]))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -269,7 +519,7 @@ def test_large_photos_are_not_kept_at_full_size(tmp_path, suffix: str) -> None:
     exif[0x0112] = 6
     pixels.save(tmp_path / f"large.{suffix}", exif=exif)
     (photo,) = load_photos(tmp_path)
-    assert photo.image.size == (LONGEST_SIDE // 2, LONGEST_SIDE)  # upright
+    assert photo.image.size == (MAX_SIDE // 2, MAX_SIDE)  # upright
     Image.new("RGB", (100, 60)).save(tmp_path / f"large.{suffix}")
     assert load_photos(tmp_path)[0].image.size == (100, 60)
 

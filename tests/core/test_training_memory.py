@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch._subclasses.fake_tensor import is_fake
 from torch.profiler import ProfilerActivity, profile
 
 from customcrafter_core.base_model.loading import load_videocrafter2
@@ -18,24 +19,24 @@ from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.diffusion.strength import Constant
 from customcrafter_core.errors import InputError
-from customcrafter_core.memory.counting import RESERVE_OF_HEAP, without_content
+from customcrafter_core.memory.counting import RESERVE_OF_HEAP, DryRun
 from customcrafter_core.memory.free import gigabytes
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.batches import Batch
+from customcrafter_core.training.callbacks import Callbacks
 from customcrafter_core.training.config import TrainConfig, preset
 from customcrafter_core.training.examples import IMAGES_AT_ONCE
+from customcrafter_core.training.gradient_checkpointing import CheckpointedLayer, gradient_checkpointing
 from customcrafter_core.training.learner import TOKEN, Learner
 from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.lora_layers import lora_layers
 from customcrafter_core.training.memory import MemoryEstimate, encoding_memory, estimate_memory, sample_memory
 from customcrafter_core.training.memory_plan import plan_memory, plan_prior
-from customcrafter_core.training.objective import Captions, losses_of
+from customcrafter_core.training.objective import Captions, compute_losses
 from customcrafter_core.training.photos import Photo
-from customcrafter_core.training.recompute import RecomputedLayer, recomputed
-from customcrafter_core.training.steering import Steering
-from customcrafter_core.training.watcher import Watcher
+from customcrafter_core.training.run_options import RunOptions
 from tests.core import tiny_models
 
 
@@ -71,7 +72,7 @@ def test_gradients_are_the_same(model: VideoCrafter2, training: bool) -> None:
         for again in (False, True):
             learned = factors(model)
             torch.manual_seed(0)
-            context = recomputed(model.unet) if again else nullcontext()
+            context = gradient_checkpointing(model.unet) if again else nullcontext()
             with lora_layers(model.unet, learned), context:
                 results.append(backward(model, learned))
     finally:
@@ -89,9 +90,9 @@ def test_every_layer_of_all_blocks_is_computed_again(model: VideoCrafter2) -> No
         for name, layer in layers.items()
     ]
     learned = factors(model)
-    with lora_layers(model.unet, learned), recomputed(model.unet):
+    with lora_layers(model.unet, learned), gradient_checkpointing(model.unet):
         with torch.no_grad():
-            assert sum(isinstance(m, RecomputedLayer) for m in model.unet.modules()) == len(layers)
+            assert sum(isinstance(m, CheckpointedLayer) for m in model.unet.modules()) == len(layers)
         backward(model, learned)
     for hook in hooks:
         hook.remove()
@@ -102,7 +103,7 @@ def test_every_layer_of_all_blocks_is_computed_again(model: VideoCrafter2) -> No
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
 def test_the_network_is_what_it_was_afterwards(model: VideoCrafter2, error: type[BaseException] | None) -> None:
     before = dict(model.unet.named_modules())
-    with pytest.raises(error) if error else nullcontext(), recomputed(model.unet):
+    with pytest.raises(error) if error else nullcontext(), gradient_checkpointing(model.unet):
         assert dict(model.unet.named_modules()).keys() != before.keys()
         if error:
             raise error
@@ -115,7 +116,7 @@ def test_without_gradients_a_layer_just_runs(model: VideoCrafter2) -> None:
     x, text = torch.zeros(1, 4, 2, 6, 8), torch.zeros(1, 77, model.config.unet.cross_attention_dim)
     with torch.no_grad():
         plain = model.unet(x, 5, text, timestep_cond=torch.tensor([8])).sample
-        with recomputed(model.unet):
+        with gradient_checkpointing(model.unet):
             assert torch.equal(model.unet(x, 5, text, timestep_cond=torch.tensor([8])).sample, plain)
 
 
@@ -146,10 +147,10 @@ def measured_peak(
 
     batches = [batch("a <new1> dog")] + [batch("a dog")] * has_prior
     captions = Captions(model)
-    with learner.attached(model), recomputed(model.unet) if recompute else nullcontext():
-        sum(losses_of(model, captions, config, batches)).backward()  # fills the cache of captions
+    with learner.attached(model), gradient_checkpointing(model.unet) if recompute else nullcontext():
+        sum(compute_losses(model, captions, config, batches)).backward()  # fills the cache of captions
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            sum(losses_of(model, captions, config, batches)).backward()
+            sum(compute_losses(model, captions, config, batches)).backward()
     return most_at_once(profiled)
 
 
@@ -249,9 +250,9 @@ def test_an_estimate_leaves_the_model_alone(tiny: VideoCrafter2) -> None:
     estimate_memory(tiny, TrainConfig("dog", **SIZE), has_prior=True, recompute=True)
     assert all(module is modules[name] for name, module in tiny.unet.named_modules())
     assert {n: id(p) for n, p in tiny.unet.named_parameters()} == state
-    shadow = without_content(tiny.unet)
-    assert all(p.is_meta for p in shadow.parameters()) and not any(p.is_meta for p in tiny.unet.parameters())
-    assert [p.dtype for p in shadow.parameters()] == [p.dtype for p in tiny.unet.parameters()]
+    hollow = DryRun().copy(tiny.unet)
+    assert all(is_fake(p) for p in hollow.parameters()) and not any(is_fake(p) for p in tiny.unet.parameters())
+    assert [(p.dtype, p.device) for p in hollow.parameters()] == [(p.dtype, p.device) for p in tiny.unet.parameters()]
 
 
 def test_activations_are_computed_again_only_where_memory_asks_for_it(tiny: VideoCrafter2) -> None:
@@ -313,11 +314,13 @@ def test_sample_videos_are_planned_too(tiny: VideoCrafter2) -> None:
 
 def test_a_run_that_cannot_make_its_samples_makes_no_step(tiny: VideoCrafter2) -> None:
     model = replace(tiny, defaults=replace(tiny.defaults, frames=32))
-    config, steering = TrainConfig("dog", frames=1, steps=1, **SIZE), Steering(sample_every=1, sample_steps=1)
+    config, run_options = TrainConfig("dog", frames=1, steps=1, **SIZE), RunOptions(sample_every=1, sample_steps=1)
     free = plan_memory(model, config, has_prior=False, free=10**12).estimate.needed
     photo, steps = Photo(Image.linear_gradient("L").convert("RGB")), []
     with pytest.raises(InputError, match="sample_every 0"):
-        train_subject(model, [photo], config, steering=steering, watcher=Watcher(on_step=steps.append), free=free)
+        train_subject(
+            model, [photo], config, run_options=run_options, callbacks=Callbacks(on_step=steps.append), free=free
+        )
     assert not steps
     train_subject(model, [photo], config, free=free)
 

@@ -15,22 +15,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.options import check_target
 from customcrafter_core.errors import InputError
 from customcrafter_core.files.tensor_file import open_tensor_file
+from customcrafter_core.output import chart
 from customcrafter_core.subject.file import load_subject
+from customcrafter_core.training import checkpoints
+from customcrafter_core.training.callbacks import Callbacks
+from customcrafter_core.training.checkpoints import (
+    BEST,
+    LOSS_PICTURE,
+    SAMPLE_STRIP,
+    STATE,
+    forget_run,
+    has_run,
+    run_folder,
+)
 from customcrafter_core.training.config import TrainConfig
-from customcrafter_core.training.keeper import BEST, LOSS_PICTURE, SAMPLE_STRIP, STATE, folder_of, has_run, start_over
 from customcrafter_core.training.loop import TrainingResult, check_run, train_subject
 from customcrafter_core.training.photos import Photo
-from customcrafter_core.training.pictures import LEFT, MARGIN, SUBJECT_LINE, loss_picture, smoothed
-from customcrafter_core.training.steering import Steering
+from customcrafter_core.training.pictures import draw_loss, smooth
+from customcrafter_core.training.run_options import RunOptions
 from customcrafter_core.training.trainer import TrainStep
-from customcrafter_core.training.watcher import Watcher
 from tests.core import tiny_models
 
 CONFIG = TrainConfig("dog", steps=6, lr=1e-2, batch=2, frames=2, views=2, rank=2)
@@ -58,9 +68,14 @@ def run(
     every: int = 2,
     sample_every: int = 0,
 ) -> TrainingResult:
-    steering = Steering(target, checkpoint_every=every, sample_every=sample_every, sample_steps=1)
+    run_options = RunOptions(target, checkpoint_every=every, sample_every=sample_every, sample_steps=1)
     return train_subject(
-        model, given or photos(), config, prior=photos(45), steering=steering, watcher=Watcher(on_step=on_step)
+        model,
+        given or photos(),
+        config,
+        prior=photos(45),
+        run_options=run_options,
+        callbacks=Callbacks(on_step=on_step),
     )
 
 
@@ -120,7 +135,7 @@ def test_a_finished_run_is_not_made_again(tiny: VideoCrafter2, tmp_path: Path) -
 def test_another_run_under_the_same_name_is_refused(tiny: VideoCrafter2, tmp_path: Path) -> None:
     target = tmp_path / "dog.safetensors"
     run(tiny, target, replace(CONFIG, steps=2))
-    before = {path: path.read_bytes() for path in (target, folder_of(target) / STATE)}
+    before = {path: path.read_bytes() for path in (target, run_folder(target) / STATE)}
     with pytest.raises(InputError, match=r"lr 0\.01 then, 0\.001 now"):
         run(tiny, target, replace(CONFIG, lr=1e-3))
     with pytest.raises(InputError, match="other photos"):
@@ -130,8 +145,8 @@ def test_another_run_under_the_same_name_is_refused(tiny: VideoCrafter2, tmp_pat
     with pytest.raises(InputError, match="another base model"):
         run(replace(tiny, fingerprint="{}"), target)
     assert {path: path.read_bytes() for path in before} == before
-    start_over(target)
-    assert not (folder_of(target) / STATE).exists()
+    forget_run(target)
+    assert not (run_folder(target) / STATE).exists()
     run(tiny, target, replace(CONFIG, lr=1e-3))
 
 
@@ -139,7 +154,7 @@ def test_another_run_under_the_same_name_is_refused(tiny: VideoCrafter2, tmp_pat
 def test_a_damaged_state_is_refused(tiny: VideoCrafter2, tmp_path: Path, damage: str) -> None:
     target = tmp_path / "dog.safetensors"
     run(tiny, target, replace(CONFIG, steps=2))
-    state = folder_of(target) / STATE
+    state = run_folder(target) / STATE
     content = state.read_bytes()
     broken = {
         "short": content[:-100],
@@ -161,7 +176,7 @@ def test_the_best_checkpoint_is_the_one_of_lowest_probe_loss(
     monkeypatch.setattr("customcrafter_core.training.trainer.Trainer.probe_loss", lambda self, on_draw: next(told))
     result = run(tiny, tmp_path / "dog.safetensors")
     assert result.best is not None and (result.best.steps, result.subject.steps) == (4, 6)
-    assert load_subject(folder_of(tmp_path / "dog.safetensors") / BEST).steps == 4
+    assert load_subject(run_folder(tmp_path / "dog.safetensors") / BEST).steps == 4
 
 
 def test_the_probe_tells_learning_from_not_learning(tiny: VideoCrafter2, tmp_path: Path) -> None:
@@ -184,14 +199,14 @@ def test_a_loss_gone_wrong_keeps_the_last_checkpoint(
 ) -> None:
     from customcrafter_core.training import trainer
 
-    real, calls = trainer.losses_of, []
+    real, calls = trainer.compute_losses, []
 
     def spoilt(*args: object) -> list[torch.Tensor]:
         calls.append(1)
         losses = real(*args)
         return [loss * float("nan") for loss in losses] if len(calls) == 4 + trainer.PROBE_DRAWS else losses
 
-    monkeypatch.setattr(trainer, "losses_of", spoilt)
+    monkeypatch.setattr(trainer, "compute_losses", spoilt)
     target = tmp_path / "dog.safetensors"
     with pytest.raises(InputError, match="nan in step 4"):
         run(tiny, target)
@@ -206,7 +221,7 @@ def test_a_run_gone_wrong_before_any_checkpoint_keeps_what_it_has(
 ) -> None:
     from customcrafter_core.training import trainer
 
-    real, calls = trainer.losses_of, []
+    real, calls = trainer.compute_losses, []
 
     def spoilt(*args: object) -> list[torch.Tensor]:
         calls.append(1)
@@ -218,7 +233,7 @@ def test_a_run_gone_wrong_before_any_checkpoint_keeps_what_it_has(
             return losses
         return [loss * float("nan") for loss in losses]
 
-    monkeypatch.setattr(trainer, "losses_of", spoilt)
+    monkeypatch.setattr(trainer, "compute_losses", spoilt)
     target = tmp_path / "dog.safetensors"
     with pytest.raises(InputError, match=f"{what}.* nan in step 4"):
         run(tiny, target, every=100)
@@ -230,10 +245,9 @@ def test_a_subject_older_than_its_state_is_written_again(
     tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The disk is full for one of the two files of the last checkpoint, subject or state."""
-    from customcrafter_core.training import keeper
 
     target, config = tmp_path / "dog.safetensors", replace(CONFIG, steps=4)
-    real = getattr(keeper, name)
+    real = getattr(checkpoints, name)
 
     def full(first: Any, second: Any, *rest: object) -> object:
         path, steps = (second, first.steps) if name == "save_subject" else (first, len(second["history"]))
@@ -241,7 +255,7 @@ def test_a_subject_older_than_its_state_is_written_again(
             raise OSError("No space left on device")
         return real(first, second, *rest)
 
-    monkeypatch.setattr(keeper, name, full)
+    monkeypatch.setattr(checkpoints, name, full)
     with pytest.raises(OSError):
         run(tiny, target, config)
     monkeypatch.undo()
@@ -257,7 +271,7 @@ def test_what_a_killed_process_was_writing_is_removed(tiny: VideoCrafter2, tmp_p
 
 
 def test_another_precision_is_another_run(tiny: VideoCrafter2, tmp_path: Path) -> None:
-    from customcrafter_core.training.keeper import Keeper, RunIdentity
+    from customcrafter_core.training.checkpoints import CheckpointManager, RunIdentity
 
     identity = RunIdentity(CONFIG, tiny.fingerprint, "float32", "", "")
     stored = identity.as_metadata()
@@ -269,7 +283,7 @@ def test_another_precision_is_another_run(tiny: VideoCrafter2, tmp_path: Path) -
     unknown = replace(identity, prior=None)
     assert not unknown.differences({**stored, "prior": "of an hour"})
     assert replace(unknown, photos="others").differences(stored) == ["other photos"]
-    Keeper(tmp_path / "dog.safetensors", identity).check()
+    CheckpointManager(tmp_path / "dog.safetensors", identity).check()
 
 
 def test_pictures_lie_beside_the_subject(tiny: VideoCrafter2, tmp_path: Path) -> None:
@@ -277,26 +291,27 @@ def test_pictures_lie_beside_the_subject(tiny: VideoCrafter2, tmp_path: Path) ->
     with pytest.raises(KeyboardInterrupt):
         run(tiny, target, sample_every=2, on_step=stop_after(3))
     run(tiny, target, sample_every=2)
-    rows = [Image.open(path) for path in sorted((folder_of(target) / "samples").glob("*.png"))]
+    rows = [Image.open(path) for path in sorted((run_folder(target) / "samples").glob("*.png"))]
     assert len(rows) == 4  # after 0, 2, 4 and 6 steps
-    strip = Image.open(folder_of(target) / SAMPLE_STRIP)
+    strip = Image.open(run_folder(target) / SAMPLE_STRIP)
     assert strip.height == sum(row.height for row in rows)
-    assert Image.open(folder_of(target) / LOSS_PICTURE).size == (768, 384)
+    assert Image.open(run_folder(target) / LOSS_PICTURE).size == (chart.WIDTH, chart.HEIGHT)
 
 
 def test_the_loss_is_drawn_as_the_mean_of_about_fifty_steps() -> None:
     """First all steps so far count the same, then each new one a fiftieth."""
     losses = [2.0 * (i % 2) for i in range(50)] + [1.0] * 20 + [2.0] * 50
-    means = smoothed(losses)
+    means = smooth(losses)
     assert means[:4] == pytest.approx([0, 1, 2 / 3, 1])
     assert means[49] == pytest.approx(1) and means[69] == pytest.approx(1)
     assert means[-1] == pytest.approx(2 - 0.98**50)
     steps = [TrainStep(i, 500, loss) for i, loss in enumerate(losses)]
-    pixels = np.asarray(loss_picture(steps))
-    line = (pixels == np.array(SUBJECT_LINE)).all(-1)
+    pixels = np.asarray(draw_loss(steps))
+    line = (pixels == np.array(ImageColor.getrgb(chart.COLOURS[0]))).all(-1)
+    width, height = chart.WIDTH - chart.LEFT - chart.RIGHT, chart.HEIGHT - chart.TOP - chart.BOTTOM
     for i in (49, 69, 119):
-        rows = np.flatnonzero(line[20:, LEFT + round((768 - MARGIN - LEFT) * i / 119) - 1]) + 20
-        assert rows.mean() == pytest.approx(384 - MARGIN - (384 - 2 * MARGIN) * means[i] / 2, abs=3)
+        rows = np.flatnonzero(line[:, chart.LEFT + round(width * i / 119) - 1])
+        assert rows.mean() == pytest.approx(chart.HEIGHT - chart.BOTTOM - height * means[i] / 2, abs=3)
 
 
 def test_the_loss_picture_names_the_steps_that_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,10 +321,10 @@ def test_the_loss_picture_names_the_steps_that_it_shows(monkeypatch: pytest.Monk
         ImageDraw.ImageDraw, "text", lambda self, at, text, **given: drawn.append(text) or draw(self, at, text, **given)
     )
     steps = [TrainStep(i, 5000, 1.0) for i in range(3000)]
-    loss_picture(steps[-2000:])
+    draw_loss(steps[-2000:])
     assert "step 1001 to 3000 of 5000" in drawn
     drawn.clear()
-    loss_picture(steps)
+    draw_loss(steps)
     assert "step 1 to 3000 of 5000" in drawn
 
 
@@ -323,19 +338,23 @@ def test_a_sample_that_a_stop_broke_off_is_made_when_the_run_goes_on(
 ) -> None:
     """Before the first step, between two, and after the last."""
     target, config = tmp_path / "dog.safetensors", replace(CONFIG, steps=4)
-    steering = Steering(target, checkpoint_every=0, sample_every=2, sample_steps=1)
-    rows, made = folder_of(target) / "samples", []
+    run_options = RunOptions(target, checkpoint_every=0, sample_every=2, sample_steps=1)
+    rows, made = run_folder(target) / "samples", []
 
     def stop(_: object) -> None:
         if len(list(rows.glob("*.png"))) == at // 2:
             raise Stop
 
     with pytest.raises(Stop):
-        train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sampled_step=stop))
+        train_subject(tiny, photos(), config, run_options=run_options, callbacks=Callbacks(on_sampled_step=stop))
     assert target.exists() == (at > 0) and len(list(rows.glob("*.png"))) == at // 2
-    train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sample=lambda s: made.append(s.step)))
+    train_subject(
+        tiny, photos(), config, run_options=run_options, callbacks=Callbacks(on_sample=lambda s: made.append(s.step))
+    )
     assert made == [0, 2, 4][at // 2 :]
-    train_subject(tiny, photos(), config, steering=steering, watcher=Watcher(on_sample=lambda s: made.append(s.step)))
+    train_subject(
+        tiny, photos(), config, run_options=run_options, callbacks=Callbacks(on_sample=lambda s: made.append(s.step))
+    )
     assert made == [0, 2, 4][at // 2 :], "nothing is made twice"
 
 
@@ -353,17 +372,22 @@ def test_a_probe_that_a_stop_broke_off_is_made_when_the_run_goes_on(
             raise Stop
 
     target = tmp_path / "dog.safetensors"
-    watcher = Watcher(on_step=lambda step: done.append(done.pop() + 1), on_probe=stop)
+    callbacks = Callbacks(on_step=lambda step: done.append(done.pop() + 1), on_probe=stop)
     with pytest.raises(Stop):
         train_subject(
-            tiny, photos(), config, prior=photos(45), steering=Steering(target, checkpoint_every=2), watcher=watcher
+            tiny,
+            photos(),
+            config,
+            prior=photos(45),
+            run_options=RunOptions(target, checkpoint_every=2),
+            callbacks=callbacks,
         )
     assert load_subject(target).steps == at
     if at == 2:
-        assert not (folder_of(target) / BEST).exists()
+        assert not (run_folder(target) / BEST).exists()
         with pytest.raises(KeyboardInterrupt):
             run(tiny, target, config, on_step=stop_after(3))
-        assert load_subject(folder_of(target) / BEST).steps == 2
+        assert load_subject(run_folder(target) / BEST).steps == 2
     found = run(tiny, target, config)
     assert_equal(found, whole)
     assert found.best is not None and found.best.steps == 4
@@ -375,18 +399,18 @@ def test_what_will_be_refused_is_refused_before_pictures_of_the_class_are_made(
 ) -> None:
     target = tmp_path / "dog.safetensors"
     run(tiny, target, replace(CONFIG, steps=1))
-    check_run(tiny, photos(), CONFIG, Steering(target))
+    check_run(tiny, photos(), CONFIG, RunOptions(target))
     with pytest.raises(InputError, match="lr"):
-        check_run(tiny, photos(), replace(CONFIG, lr=1e-3), Steering(target))
+        check_run(tiny, photos(), replace(CONFIG, lr=1e-3), RunOptions(target))
     with pytest.raises(InputError, match="other photos"):
-        check_run(tiny, photos(10), CONFIG, Steering(target))
+        check_run(tiny, photos(10), CONFIG, RunOptions(target))
     with pytest.raises(InputError, match="another base model"):
-        check_run(replace(tiny, fingerprint="{}"), photos(), CONFIG, Steering(target))
-    check_run(tiny, photos(10), replace(CONFIG, lr=1e-3), Steering(target, anew=True))
+        check_run(replace(tiny, fingerprint="{}"), photos(), CONFIG, RunOptions(target))
+    check_run(tiny, photos(10), replace(CONFIG, lr=1e-3), RunOptions(target, start_over=True))
     with pytest.raises(InputError, match="other prior"):
-        check_run(tiny, photos(), CONFIG, Steering(target), prior=())
+        check_run(tiny, photos(), CONFIG, RunOptions(target), prior=())
     with pytest.raises(InputError, match="one photo"):
-        check_run(tiny, [], CONFIG, Steering())
+        check_run(tiny, [], CONFIG, RunOptions())
 
 
 # --- processes that die -----------------------------------------------------------------------------------------------
@@ -457,21 +481,20 @@ def trained_steps(target: Path) -> int:
     """How far the state of a run is."""
     if not has_run(target):
         return 0
-    with open_tensor_file(folder_of(target) / STATE) as file:
+    with open_tensor_file(run_folder(target) / STATE) as file:
         return len(file.read("history"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("anew", [False, True])
+@pytest.mark.parametrize("start_over", [False, True])
 @pytest.mark.parametrize("written", [1, 2, 3])
 def test_killed_between_two_files_the_same_command_goes_on(
-    tiny: VideoCrafter2, tmp_path: Path, written: int, anew: bool
+    tiny: VideoCrafter2, tmp_path: Path, written: int, start_over: bool
 ) -> None:
     """After each of the files of the first checkpoint; also where an earlier run's subject has the name."""
-    from customcrafter_core.training import keeper
 
     target, config = tmp_path / "dog.safetensors", replace(CONFIG, steps=2)
-    if anew:
+    if start_over:
         run(tiny, target, replace(CONFIG, steps=1, seed=9))
 
     def work() -> None:
@@ -488,10 +511,14 @@ def test_killed_between_two_files_the_same_command_goes_on(
 
             return wrapped
 
-        keeper.save_subject = then_die(keeper.save_subject)  # of this process alone
-        keeper.write_tensors = then_die(keeper.write_tensors)
+        checkpoints.save_subject = then_die(checkpoints.save_subject)  # of this process alone
+        checkpoints.write_tensors = then_die(checkpoints.write_tensors)
         train_subject(
-            tiny, photos(), config, prior=photos(45), steering=Steering(target, anew=anew, checkpoint_every=1)
+            tiny,
+            photos(),
+            config,
+            prior=photos(45),
+            run_options=RunOptions(target, start_over=start_over, checkpoint_every=1),
         )
 
     killed(in_a_child(work))
@@ -504,7 +531,7 @@ def test_killed_between_two_files_the_same_command_goes_on(
 def test_a_full_disk_leaves_the_old_files(tiny: VideoCrafter2, tmp_path: Path) -> None:
     target = tmp_path / "dog.safetensors"
     run(tiny, target, replace(CONFIG, steps=2))
-    before = {path: path.read_bytes() for path in (target, folder_of(target) / STATE)}
+    before = {path: path.read_bytes() for path in (target, run_folder(target) / STATE)}
 
     def work() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.subject.file import load_subject
-from customcrafter_core.training.keeper import STATE
+from customcrafter_core.training.checkpoints import STATE
 from tests.host.bench import Bench
 from tests.host.graphs import Graph
 from tests.host.listening import started

@@ -25,7 +25,7 @@ from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.files.tensor_file import open_tensor_file
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import load_subject
-from customcrafter_core.training.keeper import STATE
+from customcrafter_core.training.checkpoints import STATE
 from tests.host.bench import CFG, SEED, SIZE, STEPS, Bench, Scene, distance
 from tests.host.listening import Heard, hear, listen
 from tests.host.running_host import ROOT, Interrupted, PromptFailed, RunningHost, host_python
@@ -311,7 +311,6 @@ def test_page_is_told(bench: Bench) -> None:
         ({"name": "first"}, "which exists"),
         ({"preset": "best"}, "preset"),
         ({"captions": "one {}\ntwo {}"}, "a caption for each of 3 photos"),
-        ({"captions": "a\nb\nc"}, "one {} for the subject"),
         ({"method": "dreamvideo"}, "token_steps"),
         ({"settings": "rank 8"}, "settings such as"),
         ({"settings": "min_snr_gamma = 5.0, rank = 8]"}, "found ']'"),

@@ -11,12 +11,12 @@ from .config import setting
 
 
 @dataclass(frozen=True)
-class Steering:
+class RunOptions:
     """When the state is kept and sample videos are made; none of it changes what is learned."""
 
     target: Path | None = None
     """The subject's file; beside it a folder with the state. None: nothing is written, nothing can be continued."""
-    anew: bool = False
+    start_over: bool = False
     """Begin at step 0, whatever an earlier run with this target kept; that is forgotten when the first step is due."""
     checkpoint_every: int = setting("steps between two writings of state and subject; 0: only at the end", 250)
     sample_every: int = setting("steps between two sample videos; 0: none", 0)

@@ -21,7 +21,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Watcher:
+class Callbacks:
     """What is told while a run goes on; an exception that one of these raises ends the run, which is kept."""
 
     on_plan: Callable[[str], None] | None = None

@@ -22,11 +22,12 @@ from ..files.tensor_file import TensorFile, open_tensor_file, write_tensors
 from ..files.writing import write_bytes
 from ..subject.file import load_subject, save_subject
 from ..subject.subject import Subject
+from .augmentation import CUT
+from .callbacks import Sample
 from .config import TrainConfig
 from .photos import Clip, Photo
-from .pictures import loss_picture, sample_row, stacked
+from .pictures import draw_loss, draw_sample_row, stack_images
 from .trainer import Trainer, TrainStep
-from .watcher import Sample
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +38,18 @@ STATE_KEY = "customcrafter.training_state"
 FORMAT = 1
 FREE_TO_CHANGE = ("steps", "gradient_checkpointing")
 """Settings that a run may be continued with other values of: they change no step."""
+BEFORE = {"fit": CUT, "crop_anchor": "center", "mask_background": 1.0}
+"""What runs of version 0.1.0 did where settings of today were not known."""
 
 
-def digest_of(pictures: Sequence[Photo | Clip]) -> str:
+def digest_pictures(pictures: Sequence[Photo | Clip]) -> str:
     """A short text that differs if any pixel or caption does."""
     digest = hashlib.sha256()
     for picture in pictures:
         frames = picture.frames if isinstance(picture, Clip) else (picture.image,)
         digest.update(f"{len(frames)} {picture.caption}\0".encode(errors="surrogatepass"))
-        for frame in frames:
+        masks = [picture.mask] if isinstance(picture, Photo) and picture.mask is not None else []
+        for frame in (*frames, *masks):
             digest.update(f"{frame.size} {frame.mode}\0".encode())
             digest.update(frame.tobytes())
     return digest.hexdigest()[:32]
@@ -66,7 +70,7 @@ class RunIdentity:
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What a stored run had differently, in words."""
         ours = {k: v for k, v in self._settings().items() if k not in FREE_TO_CHANGE}
-        theirs: Mapping[str, Any] = stored["config"]
+        theirs: Mapping[str, Any] = {**BEFORE, **stored["config"]}
         found = [f"{name} {theirs.get(name)} then, {ours[name]} now" for name in ours if theirs.get(name) != ours[name]]
         found += [] if same_base(stored["base"], self.base) else ["another base model"]
         found += [] if stored["dtype"] == self.dtype else [f"{stored['dtype']} then, {self.dtype} now"]
@@ -85,12 +89,12 @@ class RunIdentity:
         return {**self.config.as_metadata(), **counts}
 
 
-class Keeper:
+class CheckpointManager:
     """Writes the subject to its file, and state and best subject to the folder beside it."""
 
     def __init__(self, target: Path, identity: RunIdentity) -> None:
         self.target, self.identity = target, identity
-        self.folder = folder_of(target)
+        self.folder = run_folder(target)
         _remove_partial_files(target)
         self.best_loss, self.best_step = float("inf"), 0
         self.probed_step = 0
@@ -130,7 +134,7 @@ class Keeper:
             return False
         with open_tensor_file(path) as file:
             stored = self._check_metadata(file)
-            trainer.load_tensors({name: file.read(name) for name in file.tensors})
+            trainer.load_state_dict({name: file.read(name) for name in file.tensors})
         if trainer.done > trainer.config.all_steps:
             raise InputError(
                 expected=f"at least {trainer.done} steps, as many as this run has made",
@@ -141,7 +145,7 @@ class Keeper:
         self.probed_step, self.saved_step = stored["probed_step"], trainer.done
         return True
 
-    def begin_anew(self, trainer: Trainer) -> None:
+    def restart(self, trainer: Trainer) -> None:
         """Forget a run that was kept; where a subject lies, the new run is on disk at once, so that it can go on.
 
         Raises:
@@ -149,7 +153,7 @@ class Keeper:
         """
         if self.target.exists():
             self._save_state(trainer)
-        start_over(self.target, but=(STATE,) if self.target.exists() else ())
+        forget_run(self.target, but=(STATE,) if self.target.exists() else ())
 
     def keep_best(self, subject: Subject, probe_loss: float) -> None:
         """Keep a subject as the best one if its probe loss is the lowest so far."""
@@ -171,7 +175,7 @@ class Keeper:
     def _save_state(self, trainer: Trainer) -> None:
         judged = {"best_loss": self.best_loss, "best_step": self.best_step, "probed_step": self.probed_step}
         content = {"format": FORMAT, **judged, **self.identity.as_metadata()}
-        tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.tensors().items()}
+        tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.state_dict().items()}
         write_tensors(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
         self.saved_step = trainer.done
 
@@ -195,14 +199,14 @@ class Keeper:
         Raises:
             OSError: the disk is full or the folder cannot be written.
         """
-        _write_png(self.folder / LOSS_PICTURE, loss_picture(steps))
+        _write_png(self.folder / LOSS_PICTURE, draw_loss(steps))
         if sample is None:
             return
         row = self._row_of(sample.step)
-        _write_png(row, sample_row(sample))
+        _write_png(row, draw_sample_row(sample))
         _write_png(
             self.folder / SAMPLE_STRIP,
-            stacked([Image.open(path, formats=["PNG"]) for path in sorted(row.parent.glob("*.png"))]),
+            stack_images([Image.open(path, formats=["PNG"]) for path in sorted(row.parent.glob("*.png"))]),
         )
 
     def best(self) -> Subject | None:
@@ -211,19 +215,19 @@ class Keeper:
         return load_subject(path) if self.best_step and path.is_file() else None
 
 
-def folder_of(target: Path) -> Path:
+def run_folder(target: Path) -> Path:
     """Where the state of the run that makes a subject file is kept."""
     return target.with_name(target.stem + FOLDER_SUFFIX)
 
 
 def has_run(target: Path) -> bool:
     """Whether a run was kept that makes this subject file."""
-    return (folder_of(target) / STATE).is_file()
+    return (run_folder(target) / STATE).is_file()
 
 
 def _remove_partial_files(target: Path) -> None:
     """Remove what a killed process was writing; two runs cannot make the same file at once."""
-    folder = folder_of(target)
+    folder = run_folder(target)
     places = [(target.parent, f".{target.name}."), (folder, "."), (folder / SAMPLE_ROWS, ".")]
     for place, prefix in places:
         for path in place.glob("*.partial") if place.is_dir() else ():
@@ -231,9 +235,9 @@ def _remove_partial_files(target: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def start_over(target: Path, *, but: Sequence[str] = ()) -> None:
+def forget_run(target: Path, *, but: Sequence[str] = ()) -> None:
     """Forget a run that was kept, so that the next one starts at step 0; the subject's file stays, and ``but`` these."""
-    folder = folder_of(target)
+    folder = run_folder(target)
     made = [folder / name for name in (STATE, BEST, LOSS_PICTURE, SAMPLE_STRIP) if name not in but]
     for path in (*made, *(folder / SAMPLE_ROWS).glob("*.png")):
         path.unlink(missing_ok=True)
