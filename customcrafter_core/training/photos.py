@@ -7,9 +7,9 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,7 +65,7 @@ class Clip:
 @cache
 def readable_formats() -> dict[str, str]:
     """Endings of pictures that can be read here -> Pillow's format."""
-    if find_spec("pillow_heif") is not None:
+    with suppress(ImportError):
         from pillow_heif import register_heif_opener
 
         register_heif_opener()

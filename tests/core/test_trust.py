@@ -27,7 +27,7 @@ FORBIDDEN_CALLS = re.compile(
     r"|.*\.(create_(unix_)?(connection|server)|create_datagram_endpoint|subprocess_(exec|shell))"
 )
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "latent_preview", "node_helpers"}
-OPTIONAL = {"torchvision"}
+OPTIONAL = {"torchvision", "pillow_heif"}
 FORBIDDEN_SCRIPT = re.compile(
     r"\beval\s*\(|\bFunction\s*\(|\.innerHTML|\.outerHTML|insertAdjacentHTML|document\.write|XMLHttpRequest|WebSocket"
     r"|sendBeacon|EventSource|importScripts|\bfetch\s*\(|\bimport\s*\(|https?://(?!www\.w3\.org/)"
