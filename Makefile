@@ -1,5 +1,7 @@
 # make demo   learn a subject on the small demo model and see it move
-# make test   all tests
+# make test   all tests but those of a release
+# make test-quick    what is worth a run after every change
+# make test-release  everything, before a release
 # make check  lint, format and types
 # make bench  measure time and memory, into benchmarks/RESULTS.md
 # make clean  remove what make made; videos in output/ stay
@@ -18,7 +20,7 @@ PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-quick test-release check bench clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -30,7 +32,13 @@ demo: $(READY)
 # one thread: sums come out the same every time, and two tests at once do not fight for cores
 # three processes, because those with a host often wait for it; one, as for --pdb or -s: make test ARGS="-n 0 --pdb"
 test: $(READY)
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 $(ARGS)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 -m "not release" $(ARGS)
+
+test-quick: $(READY)
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 -m "not (slow or older_host or release)" $(ARGS)
+
+test-release: $(READY)
+	@FUZZED_FILES=10000 LONG_RUN=100 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 $(ARGS)
 
 # one thread by itself: python -m benchmarks has an option for more
 bench: $(READY)

@@ -16,7 +16,7 @@ from customcrafter_core.subject.file import save_subject
 from customcrafter_core.subject.subject import Subject
 from tests.core import small_subjects
 from tests.host.host_models import write_model
-from tests.host.running_host import NO_HOST, RunningHost, found_hosts
+from tests.host.running_host import NO_HOST, RunningHost, found_hosts, host_version
 from tests.host.telling import not_tested
 
 torch.set_num_threads(1)  # sums come out the same every time
@@ -33,6 +33,14 @@ def host_of(test: str) -> Path | None:
     names = [folder for folder in HOSTS if f"[{folder.name}-" in name or f"[{folder.name}]" in name]
     is_run_on_one = Path(file).parent.name in ("host", "browser")
     return max(names, key=lambda folder: len(folder.name), default=None) if is_run_on_one else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on another host than the newest, which everyday runs leave out."""
+    newest = max(HOSTS, key=host_version, default=None)
+    for item in items:
+        if host_of(item.nodeid) not in (None, newest):
+            item.add_marker(pytest.mark.older_host)
 
 
 @pytest.hookimpl(optionalhook=True)
