@@ -154,7 +154,7 @@ class MotionOnsetNode(io.ComfyNode):
             display_name="Motion Onset",
             category=host.EVALUATION,
             description="Which K? Samples the base model once and measures how much of the motion and of the detail is "
-            "fixed after each step. K is the step from which on a step fixes less of the motion than its share.",
+            "fixed after each step. K is the step from which on a step fixes less of the motion than half its share.",
             search_aliases=["suggest K", "motion analysis"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],

@@ -13,7 +13,7 @@ SUMMARY = "which K? measures after which step a prompt's motion is fixed"
 DESCRIPTION = """\
 Sample the base model once, without a subject, and measure how much of the motion and of the
 detail is fixed after each step. The K it suggests is the step from which on a step fixes less
-of the motion than its share."""
+of the motion than half its share."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core onset --prompt "a teddy bear is running on grass" --base model.ckpt"""
