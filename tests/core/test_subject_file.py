@@ -15,12 +15,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from customcrafter_core.base_model import writing
 from customcrafter_core.base_model.fingerprint import fingerprint, same_base
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.errors import InputError
+from customcrafter_core.files import tensor_file
 from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
 from customcrafter_core.subject.file import METADATA_KEY, THUMBNAIL_KEY, TOKEN, load_subject, save_subject
 from customcrafter_core.subject.subject import LoRAFactors, Subject, check_fits
@@ -180,7 +180,7 @@ def test_failure_while_writing_leaves_the_old_file(
     subject: Subject, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = path.read_bytes()
-    monkeypatch.setattr(writing, "save_file", failing_save)
+    monkeypatch.setattr(tensor_file, "save_file", failing_save)
     with pytest.raises(RuntimeError, match="power cut"):
         save_subject(replace(subject, steps=1), path)
     assert path.read_bytes() == before
