@@ -12,7 +12,7 @@ from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
 from ..memory.free import free_memory
-from ..sampling.generation import AppliedSubject, VideoSettings, generate
+from ..sampling.generation import STEPS, AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
 from .augmentation import Framing, cropped_share
 from .callbacks import Callbacks, Sample
@@ -242,7 +242,10 @@ class _Run:
             height=height,
             guidance=self.guidance,
         )
-        applied = [AppliedSubject(subject, run_options.recommended)]
+        # K counts steps of a video to look at: of fewer steps, fewer are in the same range of noise
+        first = max(1, round(run_options.recommended.k * run_options.sample_steps / STEPS))
+        strength = replace(run_options.recommended, k=first if run_options.recommended.k else 0)
+        applied = [AppliedSubject(subject, strength)]
         latent = generate(trainer.model, settings, applied, on_step=self.callbacks.on_sampled_step).latent
         with torch.no_grad():
             sample = Sample(trainer.done, trainer.model.decode(latent)[0])
