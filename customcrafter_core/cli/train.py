@@ -57,7 +57,7 @@ INPUTS: dict[str, Any] = {
     "make_prior": 0,
 }
 """Options besides the settings that a file can hold, with a value of their kind."""
-STEERING = ("checkpoint_every", "sample_every", "sample_prompt", "sample_seed", "sample_steps")
+STEERING = ("checkpoint_every", "keep_checkpoints", "sample_every", "sample_prompt", "sample_seed", "sample_steps")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +189,6 @@ class _Screen:
             on_encoded=self._show_encoded,
             on_resumed=self._tell_resumed,
             on_step=self._show_step,
-            on_probe=self._stop.check,
             on_sampled_step=lambda _: self._stop.check(),
             on_saved=self._note_saved,
         )

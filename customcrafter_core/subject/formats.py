@@ -184,7 +184,12 @@ def _factors(name: str, pair: Mapping[str, torch.Tensor], config: _AdapterConfig
 
 
 def class_embedding(model: VideoCrafter2, class_word: str) -> torch.Tensor:
-    """The text encoder's own embedding ``(1, d)`` of a class word; the mean if it is several tokens.
+    """The text encoder's own embedding ``(1, d)`` of a class word; the mean if it is several tokens; as `class_rows`."""
+    return class_rows(model, class_word).mean(0, keepdim=True)
+
+
+def class_rows(model: VideoCrafter2, class_word: str) -> torch.Tensor:
+    """The text encoder's own rows ``(n, d)`` of a class word of ``n`` tokens.
 
     Raises:
         InputError: the class word is empty or not valid UTF-8.
@@ -195,7 +200,7 @@ def class_embedding(model: VideoCrafter2, class_word: str) -> torch.Tensor:
             expected="a class word", found=repr(class_word), remedy="Write what the subject is, such as: dog."
         )
     table = model.text_encoder.get_input_embeddings().weight
-    return table[torch.tensor(ids, device=table.device)].float().mean(0, keepdim=True).cpu()
+    return table[torch.tensor(ids, device=table.device)].float().cpu()
 
 
 def read_token(path: str | Path) -> torch.Tensor:

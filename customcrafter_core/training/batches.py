@@ -58,7 +58,10 @@ class BatchSource:
         batch = self.config.token_videos if in_token_stage else self.config.batch
         has_offset = in_token_stage or not self.config.token_steps
         offset = self.config.offset_noise if has_offset else 0.0
-        return [self._noised(examples, batch * self.processes, frames, offset, generator) for examples in chosen]
+        return [
+            self._noised(examples, batch * self.processes * self.config.accumulate, frames, offset, generator)
+            for examples in chosen
+        ]
 
     def _noised(self, examples: Examples, count: int, frames: int, offset: float, generator: torch.Generator) -> Batch:
         index = torch.randint(len(examples), (count,), generator=generator)

@@ -30,8 +30,6 @@ class Callbacks:
     on_resumed: Callable[[int, int], None] | None = None
     """Before the first step of a run that is continued: how many steps it has made, and of how many."""
     on_step: Callable[[TrainStep], None] | None = None
-    on_probe: Callable[[], None] | None = None
-    """Before each of the losses that a checkpoint is judged by."""
     on_sample: Callable[[Sample], None] | None = None
     on_sampled_step: Callable[[SampledStep], None] | None = None
     """While a sample video is made."""

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +33,19 @@ from .trainer import Trainer, TrainStep
 log = logging.getLogger(__name__)
 
 FOLDER_SUFFIX = ".training"
-STATE, BEST = "training.state", "best.safetensors"  # the state is safetensors too, but no model to choose from a list
+STATE = "training.state"  # safetensors too, but no model to choose from a list
+BEST = "best.safetensors"  # of version 0.1.0
 LOSS_PICTURE, SAMPLE_STRIP, SAMPLE_ROWS = "loss.png", "samples.png", "samples"
 STATE_KEY = "customcrafter.training_state"
 FORMAT = 1
 FREE_TO_CHANGE = ("steps", "gradient_checkpointing")
-"""Settings that a run may be continued with other values of: they change no step."""
-BEFORE = {"fit": CUT, "crop_anchor": "center", "mask_background": 1.0}
+"""Settings that a run may be continued with other values of: they change no step that was made."""
+RECORDED = ("lr", "token_lr", "lr_schedule", "warmup_steps", "max_grad_norm")
+"""Settings that may be changed when a run goes on, which the subject's file then tells."""
+BEFORE = {
+    "fit": CUT, "crop_anchor": "center", "mask_background": 1.0, "lr_schedule": "constant", "warmup_steps": 0,
+    "max_grad_norm": 0.0, "accumulate": 1,
+}  # fmt: skip
 """What runs of version 0.1.0 did where settings of today were not known."""
 
 
@@ -69,7 +76,7 @@ class RunIdentity:
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What a stored run had differently, in words."""
-        ours = {k: v for k, v in self._settings().items() if k not in FREE_TO_CHANGE}
+        ours = {k: v for k, v in self._settings().items() if k not in (*FREE_TO_CHANGE, *RECORDED)}
         theirs: Mapping[str, Any] = {**BEFORE, **stored["config"]}
         found = [f"{name} {theirs.get(name)} then, {ours[name]} now" for name in ours if theirs.get(name) != ours[name]]
         found += [] if same_base(stored["base"], self.base) else ["another base model"]
@@ -77,6 +84,11 @@ class RunIdentity:
         own = {name: getattr(self, name) for name in ("photos", "prior")}
         found += [f"other {name}" for name in own if own[name] not in (stored[name], None)]
         return found
+
+    def changes(self, stored: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Settings of `RECORDED` that a stored run had differently -> its value and the one of now."""
+        ours, theirs = self._settings(), {**BEFORE, **stored["config"]}
+        return {name: [theirs.get(name), ours[name]] for name in RECORDED if theirs.get(name) != ours[name]}
 
     def as_metadata(self) -> dict[str, Any]:
         """Plain values."""
@@ -90,15 +102,19 @@ class RunIdentity:
 
 
 class CheckpointManager:
-    """Writes the subject to its file, and state and best subject to the folder beside it."""
+    """Writes the subject to its file, and state and numbered checkpoints to the folder beside it."""
 
-    def __init__(self, target: Path, identity: RunIdentity) -> None:
-        self.target, self.identity = target, identity
+    def __init__(self, target: Path, identity: RunIdentity, keep: int = 0) -> None:
+        """Args:
+        target: the subject's file.
+        identity: what has to be the same for the run to be continued.
+        keep: how many numbered checkpoints, the newest ones, are kept; 0: all.
+        """
+        self.target, self.identity, self._keep = target, identity, keep
         self.folder = run_folder(target)
         _remove_partial_files(target)
-        self.best_loss, self.best_step = float("inf"), 0
-        self.probed_step = 0
-        """After which step the probe was last made."""
+        self.history: list[dict[str, Any]] = []
+        """What was changed when the run went on: after which step, and each setting's values before and since."""
         self.saved_step = 0
         """How far the state on disk is."""
 
@@ -141,8 +157,9 @@ class CheckpointManager:
                 found=f"{trainer.config.all_steps}",
                 remedy="Raise the steps, train under another name, or start over.",
             )
-        self.best_loss, self.best_step = stored["best_loss"], stored["best_step"]
-        self.probed_step, self.saved_step = stored["probed_step"], trainer.done
+        changes = self.identity.changes(stored)
+        self.history = [*stored["history"], *([{"step": trainer.done, **changes}] if changes else [])]
+        self.saved_step = trainer.done
         return True
 
     def restart(self, trainer: Trainer) -> None:
@@ -155,13 +172,6 @@ class CheckpointManager:
             self._save_state(trainer)
         forget_run(self.target, but=(STATE,) if self.target.exists() else ())
 
-    def keep_best(self, subject: Subject, probe_loss: float) -> None:
-        """Keep a subject as the best one if its probe loss is the lowest so far."""
-        if probe_loss < self.best_loss:
-            save_subject(subject, self.folder / BEST)
-            self.best_loss, self.best_step = probe_loss, subject.steps
-        self.probed_step = subject.steps
-
     def save(self, trainer: Trainer, subject: Subject) -> None:
         """Write the subject and the state.
 
@@ -172,9 +182,23 @@ class CheckpointManager:
         self._save_state(trainer)
         save_subject(subject, self.target)
 
+    def keep(self, subject: Subject) -> None:
+        """Keep a subject as a numbered checkpoint beside the others, of which the oldest may go.
+
+        Raises:
+            OSError: as `save`.
+        """
+        save_subject(subject, self.checkpoint_path(subject.steps))
+        kept = checkpoints_of(self.target)
+        for path in kept[: -self._keep] if self._keep else ():
+            path.unlink(missing_ok=True)
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of a step is kept."""
+        return self.folder / f"{self.target.stem}-{step:06d}.safetensors"
+
     def _save_state(self, trainer: Trainer) -> None:
-        judged = {"best_loss": self.best_loss, "best_step": self.best_step, "probed_step": self.probed_step}
-        content = {"format": FORMAT, **judged, **self.identity.as_metadata()}
+        content = {"format": FORMAT, "history": self.history, **self.identity.as_metadata()}
         tensors = {name: value.cpu().contiguous().clone() for name, value in trainer.state_dict().items()}
         write_tensors(self.folder / STATE, tensors, {"format": "pt", STATE_KEY: json.dumps(content)})
         self.saved_step = trainer.done
@@ -209,15 +233,18 @@ class CheckpointManager:
             stack_images([Image.open(path, formats=["PNG"]) for path in sorted(row.parent.glob("*.png"))]),
         )
 
-    def best(self) -> Subject | None:
-        """The best subject so far, if one was kept."""
-        path = self.folder / BEST
-        return load_subject(path) if self.best_step and path.is_file() else None
-
 
 def run_folder(target: Path) -> Path:
     """Where the state of the run that makes a subject file is kept."""
     return target.with_name(target.stem + FOLDER_SUFFIX)
+
+
+def checkpoints_of(target: Path) -> list[Path]:
+    """The numbered checkpoints of the run that makes a subject file, the oldest first; others' files are not among them."""
+    named = re.compile(re.escape(target.stem) + r"-\d{6,}\.safetensors")
+    folder = run_folder(target)
+    paths = [path for path in folder.iterdir() if named.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(paths, key=lambda path: int(path.stem.rpartition("-")[2]))
 
 
 def has_run(target: Path) -> bool:
@@ -239,7 +266,7 @@ def forget_run(target: Path, *, but: Sequence[str] = ()) -> None:
     """Forget a run that was kept, so that the next one starts at step 0; the subject's file stays, and ``but`` these."""
     folder = run_folder(target)
     made = [folder / name for name in (STATE, BEST, LOSS_PICTURE, SAMPLE_STRIP) if name not in but]
-    for path in (*made, *(folder / SAMPLE_ROWS).glob("*.png")):
+    for path in (*made, *checkpoints_of(target), *(folder / SAMPLE_ROWS).glob("*.png")):
         path.unlink(missing_ok=True)
 
 
@@ -252,8 +279,8 @@ def _write_png(path: Path, image: Image.Image) -> None:
 def _read_metadata(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
         content = json.loads(metadata[STATE_KEY])
-        content = {"probed_step": content["best_step"], **content}  # the first states did not say: it is made again
-        kinds = {"format": int, "best_loss": float, "best_step": int, "probed_step": int, "config": dict}
+        content = {"history": [], **content}
+        kinds = {"format": int, "history": list, "config": dict}
         kinds |= {"dtype": str, "base": str, "photos": str, "prior": str}
         if not all(isinstance(content[name], kind) for name, kind in kinds.items()) or content["format"] > FORMAT:
             raise ValueError("values of another kind")

@@ -25,10 +25,11 @@ MAX_LR = 1.0  # of learning; far above what learns anything, far below what floa
 MIN_RESIZE, MAX_RESIZE = 0.1, 4.0
 MAX_INT = 2**63 - 1
 LOSSES = ("mse", "l1")
+LR_SCHEDULES = ("constant", "cosine", "linear")
 GRADIENT_CHECKPOINTING = ("auto", "on", "off")
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": tuple(METHODS), "loss": LOSSES, "gradient_checkpointing": GRADIENT_CHECKPOINTING,
-    "fit": FITS, "crop_anchor": tuple(ANCHORS),
+    "lr_schedule": LR_SCHEDULES, "fit": FITS, "crop_anchor": tuple(ANCHORS),
 }  # fmt: skip
 """Settings that are one of a few words."""
 
@@ -54,6 +55,14 @@ class TrainConfig:
         3e-5,
     )
     token_lr: float = setting("learning rate of V*; 0: the same as of all else", 0.0)
+    lr_schedule: str = setting("course of the learning rate after the warm-up, over all steps", "constant")
+    warmup_steps: int = setting("steps in which the learning rate rises from 0", 0)
+    max_grad_norm: float = setting(
+        "largest norm of the gradient; what is larger is scaled down to it; 0: as it is", 0.0
+    )
+    accumulate: int = setting(
+        "batches whose gradients are added up for one step: as a batch so many times larger, in the memory of one", 1
+    )
     weight_decay: float = setting("weight decay of AdamW: higher keeps what is learned smaller", 1e-2)
     rank: int = setting("rank of the LoRA factors: higher holds more detail, but learns the photos by heart sooner", 4)
     tokens: int = setting("vectors that V* consists of: more hold more detail, and take more of the prompt's room", 1)
@@ -132,10 +141,10 @@ class TrainConfig:
                 )
 
     def _check_numbers(self) -> None:
-        for name in ("steps", "rank", "tokens", "frames", "batch", "views"):
+        for name in ("steps", "rank", "tokens", "frames", "batch", "accumulate", "views"):
             if getattr(self, name) < 1:
                 raise InputError(expected=f"{name} of 1 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
-        for name in ("token_steps", "token_batch", "width", "height", "fps", "seed"):
+        for name in ("token_steps", "token_batch", "warmup_steps", "width", "height", "fps", "seed"):
             if not 0 <= getattr(self, name) <= MAX_INT:
                 raise InputError(expected=f"{name} of 0 or more", found=f"{getattr(self, name)}", remedy="Raise it.")
         for name, most in NUMBERS.items():
@@ -197,6 +206,7 @@ NUMBERS: dict[str, float] = {
     "lr": MAX_LR,
     "token_lr": MAX_LR,
     "weight_decay": math.inf,
+    "max_grad_norm": math.inf,
     "prior_weight": math.inf,
     "min_snr_gamma": math.inf,
     "caption_dropout": 1.0,

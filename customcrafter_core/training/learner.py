@@ -11,7 +11,7 @@ from torch import nn
 
 from ..base_model.model import VideoCrafter2
 from ..base_model.text import learned_tokens
-from ..subject.formats import class_embedding
+from ..subject.formats import class_rows
 from ..subject.identity_adapter import IdentityAdapter, adapters_attached
 from ..subject.subject import LoRAFactors, Subject
 from ..subject.targets import lora_targets, spatial_blocks
@@ -20,6 +20,8 @@ from .lora_layers import lora_layers
 from .methods import METHODS, Change
 
 TOKEN = "token"
+TOKEN_SPREAD = 0.1
+"""How far apart vectors of V* start that share a row, in standard deviations of the rows' numbers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Learner:
             for name, block in spatial_blocks(model.unet).items():
                 fresh = IdentityAdapter.start(block.norm2.weight.shape[0], generator)
                 adapters[name] = IdentityAdapter(**{n: _parameter(t, device) for n, t in fresh.tensors().items()})
-        token = class_embedding(model, config.class_word).repeat(config.tokens, 1)
+        token = start_token(class_rows(model, config.class_word), config.tokens, generator)
         return cls(factors, adapters, _parameter(token, device))
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -89,6 +91,27 @@ class Learner:
                 for name, adapter in self.adapters.items()
             },
         )
+
+
+def start_token(rows: torch.Tensor, vectors: int, generator: torch.Generator) -> torch.Tensor:
+    """Where V* ``(vectors, d)`` starts.
+
+    Several vectors start from the class word's own rows in turn, a little apart where a row is used again, for equal ones
+    would get equal gradients and stay equal. A single one is the rows' mean at their usual length: rows point different
+    ways, so that their mean is shorter than any word.
+
+    Args:
+        rows: the class word's rows of the text encoder ``(n, d)``.
+        vectors: how many V* has.
+        generator: of the differences.
+    """
+    if vectors == 1:
+        mean = rows.mean(0, keepdim=True)
+        return mean if len(rows) == 1 else mean * (rows.norm(dim=1).mean() / mean.norm().clamp(min=1e-12))
+    token = rows[torch.arange(vectors) % len(rows)].clone()
+    apart = torch.randn(token.shape, generator=generator) * TOKEN_SPREAD * rows.std()
+    apart[: len(rows)] = 0
+    return token + apart
 
 
 def _low_rank(layer: nn.Linear, rank: int, generator: torch.Generator, device: torch.device) -> LoRAFactors:

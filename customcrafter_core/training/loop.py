@@ -12,7 +12,7 @@ from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError
 from ..memory.free import free_memory
-from ..sampling.generation import AppliedSubject, VideoSettings, generate
+from ..sampling.generation import STEPS, AppliedSubject, VideoSettings, generate
 from ..subject.subject import Subject
 from .augmentation import Framing, cropped_share
 from .callbacks import Callbacks, Sample
@@ -37,8 +37,6 @@ class TrainingResult:
     subject: Subject
     steps: list[TrainStep]
     """Of the whole run, those before it was continued included."""
-    best: Subject | None = None
-    """The subject at the checkpoint of lowest probe loss; None if nothing was kept."""
 
 
 def train_subject(
@@ -150,7 +148,7 @@ def check_run(
         return None
     dtype, seen = str(model.dtype).removeprefix("torch."), None if prior is None else digest_pictures(prior)
     identity = RunIdentity(config, model.fingerprint, dtype, digest_pictures(photos), seen, workers.size)
-    manager = CheckpointManager(run_options.target, identity)
+    manager = CheckpointManager(run_options.target, identity, run_options.keep_checkpoints)
     if not run_options.start_over:
         manager.check()
     return manager
@@ -180,8 +178,7 @@ class _Run:
             self._save_after_a_stop()
             raise
         trainer.workers.wait()
-        best = None if self.manager is None else self.manager.best()
-        return TrainingResult(self._subject(), trainer.history, best)
+        return TrainingResult(self._subject(), trainer.history)
 
     def _begin(self) -> None:
         """The sample before the first step; of a run that goes on, what a stop or kill left undone."""
@@ -208,25 +205,27 @@ class _Run:
         """What is due after a stretch and was not done yet."""
         trainer, run_options, manager = self.trainer, self.run_options, self.manager
         is_last = trainer.is_finished
+        # with a sample too, so that the row that looks best has its file
         is_checkpoint = is_last or _is_due(trainer.done, run_options.checkpoint_every)
-        if manager is not None and is_checkpoint and manager.probed_step != trainer.done:
-            with trainer.attached():
-                probe_loss = trainer.probe_loss(self.callbacks.on_probe)
-            if trainer.workers.is_first:
-                self._checkpoint(manager, probe_loss)
+        is_checkpoint = is_checkpoint or _is_due(trainer.done, run_options.sample_every)
+        if manager is not None and is_checkpoint and trainer.workers.is_first:
+            self._checkpoint(manager)
         if not has_sample and (is_last or _is_due(trainer.done, run_options.sample_every)):
             self._sample()
 
-    def _checkpoint(self, manager: CheckpointManager, probe_loss: float) -> None:
-        """Write everything; what cannot be written now is tried again at the next checkpoint, if there is one."""
+    def _checkpoint(self, manager: CheckpointManager) -> None:
+        """Write what is not there; what cannot be written now is tried again at the next checkpoint, if there is one."""
+        step = self.trainer.done
         try:
-            manager.keep_best(self._subject(), probe_loss)
-            manager.save(self.trainer, self._subject())
-            manager.keep_pictures(self.trainer.history)
+            if manager.saved_step != step:
+                manager.save(self.trainer, self._subject())
+                manager.keep_pictures(self.trainer.history)
+            if self.run_options.checkpoint_every and not manager.checkpoint_path(step).is_file():
+                manager.keep(self._subject())
         except OSError as error:
             if self.trainer.is_finished:
                 raise
-            log.warning("The checkpoint at step %d could not be written: %s", self.trainer.done, error)
+            log.warning("The checkpoint at step %d could not be written: %s", step, error)
 
     def _sample(self) -> None:
         trainer, run_options = self.trainer, self.run_options
@@ -243,7 +242,10 @@ class _Run:
             height=height,
             guidance=self.guidance,
         )
-        applied = [AppliedSubject(subject, run_options.recommended)]
+        # K counts steps of a video to look at: of fewer steps, fewer are in the same range of noise
+        first = max(1, round(run_options.recommended.k * run_options.sample_steps / STEPS))
+        strength = replace(run_options.recommended, k=first if run_options.recommended.k else 0)
+        applied = [AppliedSubject(subject, strength)]
         latent = generate(trainer.model, settings, applied, on_step=self.callbacks.on_sampled_step).latent
         with torch.no_grad():
             sample = Sample(trainer.done, trainer.model.decode(latent)[0])
@@ -260,6 +262,9 @@ class _Run:
         subject = trainer.learner.subject(trainer.config, trainer.model, trainer.done, self.picture)
         # each process has the batch of the settings
         training = {**subject.training, "processes": trainer.workers.size, **self.materials}
+        training |= {"changes": self.manager.history} if self.manager is not None and self.manager.history else {}
+        skipped = sum(step.is_skipped for step in trainer.history)
+        training |= {"skipped_steps": skipped} if skipped else {}
         return replace(subject, recommended=self.run_options.recommended, training=training)
 
     def _save_after_a_stop(self) -> None:

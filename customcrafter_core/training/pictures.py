@@ -33,7 +33,8 @@ def next_mean(mean: float, loss: float, count: int) -> float:
 
 def draw_loss(steps: Sequence[TrainStep]) -> Image.Image:
     """Successive steps of a run, all or some: each loss as a dot, smooth losses of subject and prior as lines; RGB."""
-    losses, prior = [step.loss for step in steps], [step.prior_loss for step in steps]
+    losses = [step.loss for step in steps if not step.is_skipped]
+    prior = [step.prior_loss for step in steps if not step.is_skipped]
     lines = {"subject": smooth(losses)} | ({"prior": smooth(prior)} if any(prior) else {})
     ordered = sorted(losses)
     # the highest percent may be far above all others

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -21,21 +22,31 @@ from .methods import METHODS
 from .objective import Captions, compute_losses
 from .workers import ALONE, Workers
 
+log = logging.getLogger(__name__)
+
 INITIAL = 2**63  # in the place of a step number: the draws of the start
-PROBE = 2**63 + 1  # the draws of the probe
-PROBE_DRAWS = 8
+MAX_SKIPPED = 3
+"""Steps in a row whose loss or gradient is not finite, after which a run stops."""
 HISTORY, LEARNED, OPTIMIZER = "history", "learned", "adamw"
 ADAMW_KEYS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """What a step came to; ``prior_loss`` is 0 without a prior. ``step`` counts from 0 over all stages."""
+    """What a step came to; ``prior_loss`` is 0 without a prior. ``step`` counts from 0 over all stages.
+
+    A step that was skipped because its loss or gradient was not finite has NaN as both losses.
+    """
 
     step: int
     steps: int
     loss: float
     prior_loss: float = 0.0
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether nothing was learned in it."""
+        return math.isnan(self.loss)
 
 
 class Trainer:
@@ -65,7 +76,7 @@ class Trainer:
         self.done = 0
         self.history: list[TrainStep] = []
         self.went_wrong = False
-        """Whether a loss or gradient was not finite: nothing moved, but the steps before may have been too large."""
+        """Whether too many steps in a row were skipped: the steps before may have been too large."""
         self._is_moving = False
         self.optimizer = self._optimizer()
         self._source = BatchSource(config, sets, model.schedule, workers.size)
@@ -94,8 +105,8 @@ class Trainer:
             parameter.requires_grad_(name in named)
         token = [parameter for name, parameter in named.items() if name == TOKEN]
         others = [parameter for name, parameter in named.items() if name != TOKEN]
-        groups = [{"params": others, "lr": config.lr}] if others else []
-        groups += [{"params": token, "lr": config.token_lr or config.lr}] if token else []
+        rates = ((others, config.lr), (token, config.token_lr or config.lr))
+        groups = [{"params": some, "lr": rate, "initial_lr": rate} for some, rate in rates if some]
         fused = self.model.device.type in ("cpu", "cuda")
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
 
@@ -110,33 +121,77 @@ class Trainer:
             yield
 
     def step(self) -> TrainStep:
-        """Make one step.
+        """Make one step; one whose loss or gradient is not finite moves nothing.
 
         Raises:
-            InputError: the loss is not finite; nothing has moved.
+            InputError: so did the two steps before it.
         """
         config = self.config
-        losses = self._losses(self.done)
-        loss = losses[0] + config.prior_weight * losses[1] if len(losses) > 1 else losses[0]
-        if loss.requires_grad:  # not if V* alone is learned and no caption of the step holds it
-            loss.backward()
+        losses = self._accumulated()
         gradients = self._gradients()
-        values = torch.stack([value.detach() for value in (loss, *losses)])
+        values = torch.stack(losses)
         self.workers.average([*gradients, values])
         size = torch.cat([gradient.flatten() for gradient in gradients]).abs().sum()
-        total, *numbers, gradient = torch.cat([values, size[None]]).tolist()  # waits for a GPU, so only once
-        named = dict(zip(("loss of the subject", "loss of the prior"), numbers, strict=False))
-        self._check_finite({**named, "loss": total, "gradient": gradient}, f"in step {self.done + 1}")
+        *numbers, gradient = torch.cat([values, size[None]]).tolist()  # waits for a GPU, so only once
+        is_finite = all(map(math.isfinite, (*numbers, gradient)))
         self._is_moving = True
-        self.optimizer.step()
+        if is_finite:
+            self._update()
         self.optimizer.zero_grad(set_to_none=True)
-        result = TrainStep(self.done, config.all_steps, *numbers)
+        result = TrainStep(self.done, config.all_steps, *(numbers if is_finite else [math.nan] * 2))
         self.history.append(result)
         self.done += 1
         if self.done == config.token_steps:
             self.optimizer = self._optimizer()  # the next stage has moments of its own
         self._is_moving = False
+        if not is_finite:
+            names = ("loss of the subject", "loss of the prior")[: len(numbers)]
+            self._note_skipped(dict(zip((*names, "gradient"), (*numbers, gradient), strict=True)))
         return result
+
+    def _accumulated(self) -> list[torch.Tensor]:
+        """The step's mean losses ``[L_video]`` or ``[L_video, L_pr]``, whose gradients are added up part by part."""
+        config, parts = self.config, self.config.accumulate
+        batches = [batch.part(self.workers.rank, self.workers.size) for batch in self._source.draw(self.done)]
+        sums: list[torch.Tensor] = []
+        for i in range(parts):
+            part = [batch.part(i, parts) for batch in batches] if parts > 1 else batches
+            losses = compute_losses(self.model, self._captions, config, part)
+            loss = losses[0] + config.prior_weight * losses[1] if len(losses) > 1 else losses[0]
+            if loss.requires_grad:  # not if V* alone is learned and no caption of the step holds it
+                (loss / parts if parts > 1 else loss).backward()
+            values = [value.detach() for value in losses]
+            sums = [old + new for old, new in zip(sums, values, strict=True)] if sums else values
+        return [value / parts for value in sums] if parts > 1 else sums
+
+    def _update(self) -> None:
+        """Move what is learned by the gradients."""
+        config = self.config
+        if config.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.learned_now().values(), config.max_grad_norm)
+        if config.lr_schedule != "constant" or config.warmup_steps:
+            first = 0 if self.in_token_stage else config.token_steps
+            steps = config.token_steps if self.in_token_stage else config.steps
+            factor = lr_factor(config, self.done - first, steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+        self.optimizer.step()
+
+    def _note_skipped(self, values: Mapping[str, float]) -> None:
+        """Stop after `MAX_SKIPPED` in a row.
+
+        Raises:
+            InputError: there were so many.
+        """
+        wrong = next(f"{name} {value}" for name, value in values.items() if not math.isfinite(value))
+        if all(step.is_skipped for step in self.history[-MAX_SKIPPED:]) and len(self.history) >= MAX_SKIPPED:
+            self.went_wrong = True
+            raise InputError(
+                expected="a finite loss and gradient",
+                found=f"{MAX_SKIPPED} steps in a row without, the last one with {wrong} in step {self.done}",
+                remedy="Lower the learning rate and run it again: it goes on from the last checkpoint.",
+            )
+        log.warning("Step %d was skipped: %s.", self.done, wrong)
 
     def _gradients(self) -> list[torch.Tensor]:
         """Gradients of what is learned now; zero where the step did not touch it, so that all processes do the same."""
@@ -146,44 +201,9 @@ class Trainer:
                 parameter.grad = torch.zeros_like(parameter)
         return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
-    def _losses(self, step: int) -> list[torch.Tensor]:
-        batches = [batch.part(self.workers.rank, self.workers.size) for batch in self._source.draw(step)]
-        return compute_losses(self.model, self._captions, self.config, batches)
-
-    def _check_finite(self, values: Mapping[str, float], when: str) -> None:
-        wrong = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            self.went_wrong = True
-            self.optimizer.zero_grad(set_to_none=True)
-            raise InputError(
-                expected="a finite loss and gradient",
-                found=f"{wrong[0]} {when}",
-                remedy="Lower the learning rate. The last checkpoint, if there was one, is kept.",
-            )
-
     def is_whole(self) -> bool:
         """Whether what is learned is worth keeping: finite, and not in the middle of an update."""
         return not self._is_moving and all(bool(torch.isfinite(p).all()) for p in self.learner.parameters().values())
-
-    @torch.no_grad()
-    def probe_loss(self, on_draw: Callable[[], None] | None = None) -> float:
-        """Loss of the subject on the same few draws each time, comparable from step to step; inside `attached`.
-
-        Raises:
-            InputError: it is not finite.
-        """
-        values, size = [], self.workers.size
-        for i in range(PROBE_DRAWS):
-            if on_draw is not None:
-                on_draw()
-            subject = self._source.draw(PROBE + i)[0]
-            # in parts as large as a step's: the draw holds the batch of all processes
-            parts = [subject.part(rank, size) for rank in range(size)]
-            losses = [compute_losses(self.model, self._captions, self.config, [part])[0].item() for part in parts]
-            values.append(sum(losses) / size)
-        named = {f"loss of probe {i + 1}": value for i, value in enumerate(values)}
-        self._check_finite(named, f"after step {self.done}")
-        return sum(values) / len(values)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything that continuing bit for bit takes, by name; draws depend on the step alone."""
@@ -223,6 +243,16 @@ class Trainer:
         """Names of the parameters in the order in which the optimiser numbers them."""
         names = {id(parameter): name for name, parameter in self.learned_now().items()}
         return [names[id(parameter)] for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def lr_factor(config: TrainConfig, step: int, steps: int) -> float:
+    """The learning rate's factor in a step of a stage, counted from 0: diffusers' schedules."""
+    from diffusers.optimization import get_scheduler
+
+    unused = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    name = "constant_with_warmup" if config.lr_schedule == "constant" else config.lr_schedule
+    schedule = get_scheduler(name, unused, num_warmup_steps=config.warmup_steps, num_training_steps=steps)
+    return float(schedule.lr_lambdas[0](step))
 
 
 def _optimizer_keys(named: Mapping[str, torch.Tensor], name: str) -> dict[str, str]:

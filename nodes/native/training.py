@@ -120,7 +120,6 @@ def _train(model: ModelPatcher, path: Path, order: Order, watch: Watch) -> Train
         on_encoded=watch.phase("Encoding photos"),
         on_resumed=watch.resumed,
         on_step=watch.step,
-        on_probe=watch.check,
         on_sample=watch.sample,
         on_sampled_step=lambda _: watch.check(),
         on_saved=watch.saved,

@@ -20,6 +20,7 @@ from customcrafter_core.subject.identity_adapter import IdentityAdapter, adapter
 from customcrafter_core.subject.subject import Subject, check_fits
 from customcrafter_core.subject.targets import lora_targets, spatial_blocks
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
+from customcrafter_core.training.learner import start_token
 from customcrafter_core.training.loop import train_subject
 from customcrafter_core.training.methods import METHODS
 from customcrafter_core.training.photos import Photo
@@ -145,3 +146,23 @@ def test_presets_are_the_papers_rows() -> None:
     ]
     assert (rows["dreamvideo"].token_lr, rows["dreamvideo"].lr, rows["dreamvideo"].prior_weight) == (1e-4, 1e-5, 0)
     assert (rows["dreamvideo"].token_batch, rows["dreamvideo"].offset_noise) == (4, 0.1)
+
+
+def test_a_class_word_of_several_tokens_starts_v_as_long_as_a_word() -> None:
+    rows = torch.tensor([[3.0, 0.0, 0.0], [0.0, 5.0, 0.0]])
+    start = start_token(rows, 1, torch.Generator())
+    assert start.norm().item() == pytest.approx(4) and torch.allclose(
+        start / start.norm(), rows.mean(0) / rows.mean(0).norm()
+    )
+    assert torch.equal(start_token(rows[:1], 1, torch.Generator()), rows[:1])
+
+
+def test_several_vectors_of_v_do_not_start_alike() -> None:
+    """Equal ones would get equal gradients, and be one vector for ever."""
+    rows = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    start = start_token(rows, 5, torch.Generator().manual_seed(1))
+    assert torch.equal(start[:2], rows)
+    for i in range(2, 5):
+        assert 0 < (start[i] - rows[i % 2]).norm() < 0.5 * rows[i % 2].norm()
+    assert len({tuple(row.tolist()) for row in start}) == 5
+    assert torch.equal(start, start_token(rows, 5, torch.Generator().manual_seed(1)))

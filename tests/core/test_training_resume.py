@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -21,16 +22,17 @@ from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.options import check_target
 from customcrafter_core.errors import InputError
-from customcrafter_core.files.tensor_file import open_tensor_file
+from customcrafter_core.files.tensor_file import open_tensor_file, write_tensors
 from customcrafter_core.output import chart
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training import checkpoints
 from customcrafter_core.training.callbacks import Callbacks
 from customcrafter_core.training.checkpoints import (
-    BEST,
     LOSS_PICTURE,
     SAMPLE_STRIP,
     STATE,
+    STATE_KEY,
+    checkpoints_of,
     forget_run,
     has_run,
     run_folder,
@@ -136,8 +138,8 @@ def test_another_run_under_the_same_name_is_refused(tiny: VideoCrafter2, tmp_pat
     target = tmp_path / "dog.safetensors"
     run(tiny, target, replace(CONFIG, steps=2))
     before = {path: path.read_bytes() for path in (target, run_folder(target) / STATE)}
-    with pytest.raises(InputError, match=r"lr 0\.01 then, 0\.001 now"):
-        run(tiny, target, replace(CONFIG, lr=1e-3))
+    with pytest.raises(InputError, match="batch 2 then, 1 now"):
+        run(tiny, target, replace(CONFIG, batch=1))
     with pytest.raises(InputError, match="other photos"):
         run(tiny, target, given=photos(10))
     with pytest.raises(InputError, match="other photos"):
@@ -160,7 +162,7 @@ def test_a_damaged_state_is_refused(tiny: VideoCrafter2, tmp_path: Path, damage:
         "short": content[:-100],
         "text": b"no state",
         "empty": b"",
-        "json": content.replace(b"best_step", b"best_stop"),
+        "json": content.replace(b"base", b"vase"),
     }[damage]
     state.write_bytes(broken)
     before = target.read_bytes()
@@ -169,75 +171,97 @@ def test_a_damaged_state_is_refused(tiny: VideoCrafter2, tmp_path: Path, damage:
     assert (state.read_bytes(), target.read_bytes()) == (broken, before)
 
 
-def test_the_best_checkpoint_is_the_one_of_lowest_probe_loss(
-    tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def numbered(target: Path) -> list[int]:
+    return [load_subject(path).steps for path in checkpoints_of(target)]
+
+
+def test_numbered_checkpoints_are_subjects_to_choose_from(tiny: VideoCrafter2, tmp_path: Path) -> None:
+    """The newest ones, each what the run was then; files that only look alike stay."""
+    target = tmp_path / "dog.safetensors"
+    other = run_folder(target) / "dog-000002-mine.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(b"a copy that was given another name")
+
+    def learn(steps: int, keep: int) -> None:
+        run_options = RunOptions(target, checkpoint_every=2, keep_checkpoints=keep)
+        train_subject(tiny, photos(), replace(CONFIG, steps=steps), prior=photos(45), run_options=run_options)
+
+    learn(6, 0)
+    assert numbered(target) == [2, 4, 6]
+    assert checkpoints_of(target)[0].name == "dog-000002.safetensors"
+    early = run(tiny, None, replace(CONFIG, steps=2)).subject
+    assert torch.equal(load_subject(checkpoints_of(target)[0]).embedding, early.embedding)
+    learn(10, 2)
+    assert numbered(target) == [8, 10] and other.exists()
+    forget_run(target)
+    assert not checkpoints_of(target) and other.exists() and target.exists()
+
+
+def test_each_sample_has_its_checkpoint(tiny: VideoCrafter2, tmp_path: Path) -> None:
+    target = tmp_path / "dog.safetensors"
+    run(tiny, target, every=4, sample_every=3)
+    assert numbered(target) == [3, 4, 6]
+    checkpoints_of(target)[-1].unlink()  # as a kill between two files leaves it
+    run(tiny, target, every=4, sample_every=3)
+    assert numbered(target) == [3, 4, 6]
+
+
+def test_the_learning_rate_may_be_changed_and_is_recorded(tiny: VideoCrafter2, tmp_path: Path) -> None:
+    """Steps before are the same; a run that nobody changes does not say anything."""
+    target = tmp_path / "dog.safetensors"
+    first = run(tiny, target, replace(CONFIG, steps=3))
+    assert "changes" not in first.subject.training
+    second = run(tiny, target, replace(CONFIG, lr=1e-4, max_grad_norm=1.0))
+    assert [s.loss for s in second.steps[:3]] == [s.loss for s in first.steps]
+    (change,) = load_subject(target).training["changes"]
+    assert change == {"step": 3, "lr": [0.01, 0.0001], "max_grad_norm": [0.0, 1.0]}
+    more = replace(CONFIG, steps=8, lr=1e-4, max_grad_norm=1.0)
+    assert len(run(tiny, target, more).subject.training["changes"]) == 1
+    untouched = run(tiny, None, replace(CONFIG, steps=6))
+    assert second.steps[-1].loss != untouched.steps[-1].loss
+
+
+def test_a_state_of_version_0_1_0_goes_on(tiny: VideoCrafter2, tmp_path: Path) -> None:
+    """It knows no settings of today, and judged checkpoints by a loss."""
+    target, config = tmp_path / "dog.safetensors", replace(CONFIG, fit="cut", mask_background=1.0)
+    run(tiny, target, replace(config, steps=3))
+    state = run_folder(target) / STATE
+    with open_tensor_file(state) as file:
+        tensors, metadata = {name: file.read(name) for name in file.tensors}, dict(file.metadata)
+    content = json.loads(metadata[STATE_KEY])
+    for name in checkpoints.BEFORE:
+        del content["config"][name]
+    del content["history"]
+    content |= {"best_loss": 1.0, "best_step": 2, "probed_step": 2}
+    write_tensors(state, tensors, {**metadata, STATE_KEY: json.dumps(content)})
+    assert_equal(run(tiny, target, config), run(tiny, None, config))
+    write_tensors(state, tensors, {**metadata, STATE_KEY: json.dumps(content)})
+    with pytest.raises(InputError, match="fit cut then, auto now"):
+        run(tiny, target, replace(config, fit="auto"))
+
+
+@pytest.mark.parametrize("every", [2, 100])
+def test_a_loss_gone_wrong_keeps_the_last_good_state(
+    tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    told = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr("customcrafter_core.training.trainer.Trainer.probe_loss", lambda self, on_draw: next(told))
-    result = run(tiny, tmp_path / "dog.safetensors")
-    assert result.best is not None and (result.best.steps, result.subject.steps) == (4, 6)
-    assert load_subject(run_folder(tmp_path / "dog.safetensors") / BEST).steps == 4
-
-
-def test_the_probe_tells_learning_from_not_learning(tiny: VideoCrafter2, tmp_path: Path) -> None:
-    """The same draws each time: equal for the same weights, lower after learning."""
-    from customcrafter_core.training.examples import encode_examples
-    from customcrafter_core.training.trainer import Trainer
-
-    config = replace(CONFIG, steps=40, lr=2e-2)
-    trainer = Trainer(tiny, config, encode_examples(tiny, config, photos()))
-    with trainer.attached():
-        start = trainer.probe_loss()
-        assert trainer.probe_loss() == start
-        for _ in range(40):
-            trainer.step()
-        assert trainer.probe_loss() < start
-
-
-def test_a_loss_gone_wrong_keeps_the_last_checkpoint(
-    tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    """Three bad steps in a row: the last checkpoint, or what was learned before where there is none."""
     from customcrafter_core.training import trainer
 
     real, calls = trainer.compute_losses, []
 
     def spoilt(*args: object) -> list[torch.Tensor]:
         calls.append(1)
-        losses = real(*args)
-        return [loss * float("nan") for loss in losses] if len(calls) == 4 + trainer.PROBE_DRAWS else losses
+        return [loss * (float("nan") if len(calls) > 3 else 1) for loss in real(*args)]
 
     monkeypatch.setattr(trainer, "compute_losses", spoilt)
     target = tmp_path / "dog.safetensors"
-    with pytest.raises(InputError, match="nan in step 4"):
-        run(tiny, target)
-    assert load_subject(target).steps == 2
+    with pytest.raises(InputError, match=r"3 steps in a row.*nan in step 6.*Lower the learning rate"):
+        run(tiny, target, replace(CONFIG, steps=9), every=every)
     monkeypatch.undo()
-    assert_equal(run(tiny, target), run(tiny, None))
-
-
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_run_gone_wrong_before_any_checkpoint_keeps_what_it_has(
-    tiny: VideoCrafter2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    from customcrafter_core.training import trainer
-
-    real, calls = trainer.compute_losses, []
-
-    def spoilt(*args: object) -> list[torch.Tensor]:
-        calls.append(1)
-        losses = real(*args)
-        if len(calls) < 4:
-            return losses
-        if what == "gradient":
-            losses[0].register_hook(lambda gradient: gradient * float("nan"))
-            return losses
-        return [loss * float("nan") for loss in losses]
-
-    monkeypatch.setattr(trainer, "compute_losses", spoilt)
-    target = tmp_path / "dog.safetensors"
-    with pytest.raises(InputError, match=f"{what}.* nan in step 4"):
-        run(tiny, target, every=100)
-    assert load_subject(target).steps == 3
+    three = run(tiny, None, replace(CONFIG, steps=3)).subject
+    assert torch.equal(load_subject(target).embedding, three.embedding)
+    lower = replace(CONFIG, steps=9, lr=1e-3)
+    assert run(tiny, target, lower).subject.steps == 9
 
 
 @pytest.mark.parametrize("name", ["save_subject", "write_tensors"])
@@ -251,7 +275,7 @@ def test_a_subject_older_than_its_state_is_written_again(
 
     def full(first: Any, second: Any, *rest: object) -> object:
         path, steps = (second, first.steps) if name == "save_subject" else (first, len(second["history"]))
-        if steps == 4 and path.name != BEST:
+        if (steps == 4 and path.parent.name != "dog.training") or (steps == 4 and name == "write_tensors"):
             raise OSError("No space left on device")
         return real(first, second, *rest)
 
@@ -358,50 +382,14 @@ def test_a_sample_that_a_stop_broke_off_is_made_when_the_run_goes_on(
     assert made == [0, 2, 4][at // 2 :], "nothing is made twice"
 
 
-@pytest.mark.parametrize("at", [2, 4])
-def test_a_probe_that_a_stop_broke_off_is_made_when_the_run_goes_on(
-    tiny: VideoCrafter2, tmp_path: Path, at: int
-) -> None:
-    """So the best subject is the one of a run that nobody stopped."""
-    config, done = replace(CONFIG, steps=4), [0]
-    whole = run(tiny, tmp_path / "whole.safetensors", config)
-    assert whole.best is not None and whole.best.steps == 4
-
-    def stop() -> None:
-        if done[0] == at:
-            raise Stop
-
-    target = tmp_path / "dog.safetensors"
-    callbacks = Callbacks(on_step=lambda step: done.append(done.pop() + 1), on_probe=stop)
-    with pytest.raises(Stop):
-        train_subject(
-            tiny,
-            photos(),
-            config,
-            prior=photos(45),
-            run_options=RunOptions(target, checkpoint_every=2),
-            callbacks=callbacks,
-        )
-    assert load_subject(target).steps == at
-    if at == 2:
-        assert not (run_folder(target) / BEST).exists()
-        with pytest.raises(KeyboardInterrupt):
-            run(tiny, target, config, on_step=stop_after(3))
-        assert load_subject(run_folder(target) / BEST).steps == 2
-    found = run(tiny, target, config)
-    assert_equal(found, whole)
-    assert found.best is not None and found.best.steps == 4
-    assert torch.equal(found.best.embedding, whole.best.embedding)
-
-
 def test_what_will_be_refused_is_refused_before_pictures_of_the_class_are_made(
     tiny: VideoCrafter2, tmp_path: Path
 ) -> None:
     target = tmp_path / "dog.safetensors"
     run(tiny, target, replace(CONFIG, steps=1))
     check_run(tiny, photos(), CONFIG, RunOptions(target))
-    with pytest.raises(InputError, match="lr"):
-        check_run(tiny, photos(), replace(CONFIG, lr=1e-3), RunOptions(target))
+    with pytest.raises(InputError, match="rank"):
+        check_run(tiny, photos(), replace(CONFIG, rank=3), RunOptions(target))
     with pytest.raises(InputError, match="other photos"):
         check_run(tiny, photos(10), CONFIG, RunOptions(target))
     with pytest.raises(InputError, match="another base model"):
