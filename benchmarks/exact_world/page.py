@@ -86,16 +86,16 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
         "intervals above 0, no guidance). The gain follows *energy of the motion ÷ energy of one part of the look* (rank "
         f"correlation {rank_correlation(ratios, gains):.2f}): {interval(colour['chosen']['gain'])} for one bold colour "
         f"(ratio {colour['ratio']:.0f}), {interval(base['chosen']['gain'])} for 22 faint marks (ratio "
-        f"{base['ratio']:.0f}), of which {base['chosen']['way']} moves {base['chosen']['motion']:.0%} and constants as much "
-        f"alike {base['chosen']['bar']:.0%}.",
+        f"{base['ratio']:.0f}), where {base['chosen']['way']} moves {base['chosen']['motion']:.0%} of the videos and "
+        f"constants as much alike {base['chosen']['bar']:.0%}.",
         "",
         f"**λs 0 and λl 1 are best.** The paper's 0.4 → 0.8 with K 5 gains {min(paper):+.2f} to {max(paper):+.2f}: at 0.4 "
         "part of the freeze is there already, and 0.8 is less alike than 1.",
         "",
         "**With strong guidance the right constant can do it too**: 0.8 to 0.95 if the LoRA acts on both predictions (dynamic "
         f"weights then add {min(both):+.2f} to {max(both):+.2f} of likeness), 0.2 to 0.4 if it acts on the prompt's only. "
-        "Which of the two a LoRA does is not known beforehand; 0 → 1 with K 16 keeps motion and likeness in both, no constant "
-        "does ([presets](#what-to-begin-with)).",
+        "Which of the two a LoRA does is not known beforehand; 0 → 1 with K 16 keeps motion and likeness in both, none of the "
+        "constants below does ([presets](#what-to-begin-with)).",
         "",
         "**All of this takes strength to mix predictions**, which holds to first order. If it mixed the logarithms of what base "
         f"and subject believe, the gain for the marks would be {interval(logs['chosen']['gain'])} with a base that is sure of "
