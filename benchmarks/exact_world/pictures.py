@@ -45,7 +45,7 @@ def write_law(path: Path, trials: Sequence[Trial]) -> Path:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:+.0f}" if value else "0"))
     axes.set_ylim(-0.72, 1.05)
     axes.set_title("At the same likeness, more videos move than at any constant strength", fontsize=10)
-    axes.set_xlabel("energy of the motion ÷ energy of one part of the look (exact denoisers, no guidance)")
+    axes.set_xlabel("energy of the motion ÷ energy of one part of the look; exact, no guidance")
     axes.set_ylabel("videos that move: gain in percentage points")
     axes.text(0.02, 0.04, "← one bold colour", transform=axes.transAxes, color=INK, fontsize=9)
     axes.text(0.98, 0.04, "faint marks, texture →", transform=axes.transAxes, color=INK, fontsize=9, ha="right")
