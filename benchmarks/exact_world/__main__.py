@@ -47,6 +47,9 @@ def main() -> None:
     """Do what is not yet done and write everything."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exact_world", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1], help="folder of the results")
+    parser.add_argument(
+        "--docs", type=Path, default=Path(__file__).parents[2] / "docs", help="folder of the README's picture"
+    )
     parser.add_argument("--cache", type=Path, default=Path("output/exact_world"), help="finished parts")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -56,6 +59,7 @@ def main() -> None:
     print(write_json(options.out / "exact_world.json", found))
     for name, write in {"law": write_law, "fronts": write_fronts, "noise": write_noise}.items():
         print(write(options.out / f"exact_world_{name}.png", found["trials"]))
+    print(write_law(options.docs / "law.png", found["trials"]))
     print(write_bytes(options.out / "exact_world.md", page(found).encode()))
 
 
