@@ -55,13 +55,13 @@ class DynamicSubjectWeights(io.ComfyNode):
         any_base: bool = False,
     ) -> io.NodeOutput:
         """Apply."""
-        from .native.dynamic import ScheduledStrength
+        from .native.strength_plan import StrengthPlan
         from .native.subject import with_dynamic_subject
         from .native.text import teach
 
         schedule = schedule_from(lambda_s, lambda_l, k, curve)
-        strength = ScheduledStrength(schedule, start_at_step=start_at_step, total_steps=total_steps)
-        model = with_dynamic_subject(model, subject, strength, any_base=any_base)
+        plan = StrengthPlan(schedule, start_at_step, total_steps)
+        model = with_dynamic_subject(model, subject, plan, any_base=any_base)
         return io.NodeOutput(model, teach(clip, subject))
 
 
@@ -115,7 +115,9 @@ class DynamicLoRAWeights(io.ComfyNode):
         lora_model: Any = None,
     ) -> io.NodeOutput:
         """Apply."""
-        from .native.dynamic import ScheduledStrength, lora_patches, with_dynamic_strength
+        from .native.dynamic import with_dynamic_lora
+        from .native.lora_file import lora_patches
+        from .native.strength_plan import StrengthPlan
 
         if (lora_model is None) == (lora == NO_FILE):
             raise InputError(
@@ -128,8 +130,8 @@ class DynamicLoRAWeights(io.ComfyNode):
         else:
             tensors, name = lora_model, "the LORA_MODEL"
         schedule = schedule_from(lambda_s, lambda_l, k, curve)
-        strength = ScheduledStrength(schedule, start_at_step=start_at_step, total_steps=total_steps)
-        return io.NodeOutput(with_dynamic_strength(model, lora_patches(model, tensors, name), strength))
+        plan = StrengthPlan(schedule, start_at_step, total_steps)
+        return io.NodeOutput(with_dynamic_lora(model, name, lora_patches(model, tensors, name), plan))
 
 
 NODES = [DynamicSubjectWeights, DynamicLoRAWeights]

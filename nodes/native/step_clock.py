@@ -84,7 +84,13 @@ def keep_clock(model: ModelPatcher) -> None:
 
 
 def _with_clock(
-    run: Any, guider: Any, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any, noise: torch.Tensor, *rest: Any
+    run: Any,
+    guider: Any,
+    sigmas: torch.Tensor,
+    extra_args: dict[str, Any],
+    callback: Any,
+    noise: torch.Tensor,
+    *rest: Any,
 ) -> Any:
     """The host's run of a sampler, ``run.class_obj``."""
     clock = StepClock(sigmas, _order_of(run.class_obj, guider, sigmas, extra_args, noise))
@@ -109,7 +115,9 @@ def _order_of(
         return None
 
 
-def _counted(run: Any, x: torch.Tensor, sigma: torch.Tensor, model_options: dict[str, Any], *rest: Any, **more: Any) -> Any:
+def _counted(
+    run: Any, x: torch.Tensor, sigma: torch.Tensor, model_options: dict[str, Any], *rest: Any, **more: Any
+) -> Any:
     """The host's call of the model by a sampler; each is one or several calls of the network."""
     clock = model_options.get("transformer_options", {}).get(KEY)
     if clock is not None:

@@ -1,0 +1,132 @@
+"""What strength a schedule comes to in the run of one sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ...customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase, remark_on
+from ...customcrafter_core.diffusion.switch import NoiseSwitch
+from ...customcrafter_core.errors import InputError
+from .part import Part, part_of, told_part
+from .step_clock import StepClock
+
+FEWEST_TIMESTEPS = 2.0
+"""A model whose timesteps end below this has none: it tells its noise level by another measure."""
+
+
+@dataclass(frozen=True)
+class StrengthPlan:
+    """A schedule, and which part of a run it is for where that is told."""
+
+    schedule: StrengthSchedule | NoiseSwitch
+    start_at_step: int = 0
+    """Steps of the whole run that lie before the sampler's."""
+    total_steps: int = 0
+    """Of the whole run; 0 if it ends with the sampler, or its list tells more."""
+
+    def __post_init__(self) -> None:
+        if self.total_steps and self.start_at_step >= self.total_steps:
+            raise InputError(
+                expected="total_steps above start_at_step",
+                found=f"start_at_step {self.start_at_step} of total_steps {self.total_steps}",
+                remedy="Set them to KSampler Advanced's start_at_step and steps.",
+            )
+
+    def over(self, sigmas: torch.Tensor, noise: torch.Tensor | None, sampling: Any) -> RunStrengths:
+        """The strengths in a sampler's run.
+
+        Args:
+            sigmas: of its steps ``(steps + 1,)``, as it was given them.
+            noise: that it adds to its latent; None if that is not known.
+            sampling: the model's.
+
+        Raises:
+            InputError: the part of the run is impossible, or more must be told of it.
+        """
+        if self.start_at_step or self.total_steps:
+            part = told_part(sigmas, self.start_at_step, self.total_steps)
+        else:
+            part = part_of(sigmas, noise is None or bool(torch.any(noise != 0)), float(sampling.sigma_max))
+        return RunStrengths(self.schedule, part, sampling)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of the network."""
+
+    step: int
+    """Of the sampler's own, from 0."""
+    strength: float
+
+
+@dataclass
+class RunStrengths:
+    """The strengths in one run of a sampler, and its calls so far."""
+
+    schedule: StrengthSchedule | NoiseSwitch
+    part: Part
+    sampling: Any
+    calls: list[Call] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.schedule, NoiseSwitch):
+            if self.schedule.unit == "timestep" and not timesteps_of(self.sampling):
+                raise InputError(
+                    expected="a model that counts its noise in timesteps",
+                    found="one that does not",
+                    remedy="Choose sigma, steps or percent for where the strength switches.",
+                )
+        elif self.part.total is None and not isinstance(self.schedule, TwoPhase):
+            raise InputError(
+                expected="total_steps for a curve or a percentage over a sampler that leaves noise for the next one",
+                found="total_steps 0",
+                remedy="Set it to the steps of KSampler Advanced, and start_at_step to its start_at_step.",
+            )
+
+    def at(self, step: int, sigma: float) -> float:
+        """Strength at the sampler's own ``step``, from 0, which begins at ``sigma``."""
+        if isinstance(self.schedule, NoiseSwitch):
+            return self.schedule.at(level_in(self.schedule.unit, sigma, self.sampling))
+        return self.schedule(self.part.start + step, self._total)
+
+    def now(self, clock: StepClock, sigma: float) -> Call:
+        """The call that is under way, for which the model is told ``sigma``."""
+        step = min(clock.step(sigma), self.part.steps - 1)
+        return Call(step, self.at(step, self.part.sigmas[step] if clock.counts else sigma))
+
+    def each(self) -> list[float]:
+        """The strength at each of the sampler's steps."""
+        return [self.at(step, sigma) for step, sigma in enumerate(self.part.sigmas[:-1])]
+
+    def remark(self) -> str:
+        """What a person may not expect of this run; empty if there is nothing."""
+        if isinstance(self.schedule, NoiseSwitch):
+            return ""
+        if not self.part.placed and len(set(self.each())) > 1:
+            return (
+                f"This sampler adds no noise and begins at sigma {self.part.sigmas[0]:.3g}: K counts its own steps. If it goes "
+                "on with a run of another sampler, set start_at_step and total_steps."
+            )
+        return remark_on(self.schedule, self._total) if self.part.total is not None else ""
+
+    @property
+    def _total(self) -> int:
+        return self.part.total or self.part.start + self.part.steps
+
+
+def timesteps_of(sampling: Any) -> bool:
+    """Whether a model counts its noise in timesteps."""
+    return float(sampling.timestep(torch.as_tensor(sampling.sigma_max))) > FEWEST_TIMESTEPS
+
+
+def level_in(unit: str, sigma: float, sampling: Any) -> float:
+    """A noise level in a unit."""
+    return sigma if unit == "sigma" else float(sampling.timestep(torch.tensor(sigma)))
+
+
+Say = Callable[[str], None]
+"""Shows a line on the node that a strength is set on."""
