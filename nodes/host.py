@@ -73,14 +73,36 @@ def show_on_node(picture: torch.Tensor) -> None:
     comfy.utils.ProgressBar(1).update_absolute(1, 1, ("PNG", Image.fromarray(pixels), None))
 
 
+class NodeOnPage:
+    """A node as the page shows it, which may be told of something while other nodes run."""
+
+    def __init__(self, node_id: str) -> None:
+        self._id = node_id
+
+    def say(self, text: str) -> None:
+        """Show text on it.
+
+        The page reads it as HTML, in which ``<new1>`` would vanish, and a file's text could do worse; ``[[`` as a link.
+        """
+        from server import PromptServer
+
+        PromptServer.instance.send_progress_text(html.escape(text).replace("[", "&#91;"), self._id)
+
+    def show_levels(self, levels: list[list[float | None]]) -> None:
+        """Tell it the noise at which each step begins, (sigma, timestep or None), for what it says while sliders move."""
+        from server import PromptServer
+
+        PromptServer.instance.send_sync("customcrafter.levels", {"node": self._id, "levels": levels})
+
+
+def on_page(node: type[io.ComfyNode]) -> NodeOnPage:
+    """The running node, whose schema asks for its id."""
+    return NodeOnPage(node.hidden.unique_id)
+
+
 def show_text(node: type[io.ComfyNode], text: str) -> None:
-    """Show text on the running node, whose schema asks for its id.
-
-    The page reads it as HTML, in which ``<new1>`` would vanish, and a file's text could do worse; ``[[`` as a link.
-    """
-    from server import PromptServer
-
-    PromptServer.instance.send_progress_text(html.escape(text).replace("[", "&#91;"), node.hidden.unique_id)
+    """Show text on the running node, whose schema asks for its id."""
+    on_page(node).say(text)
 
 
 def known_choice(name: str, value: str, known: Sequence[str]) -> str:

@@ -15,8 +15,9 @@ from .schedule import TRAIN_TIMESTEPS
 
 NoiseUnit = Literal["timestep", "sigma"]
 
-SAME_LEVEL = 1e-6
-"""Relative; levels nearer than this are one."""
+SAME_TIMESTEP = 1e-3
+SAME_SIGMA = 1e-6
+"""Relative. Levels nearer than this are one."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,12 @@ class NoiseSwitch:
 
     def at(self, level: float) -> float:
         """Strength of a step that begins at a noise level in this unit."""
-        return self.lambda_s if level > self.level * (1 + SAME_LEVEL) else self.lambda_l
+        return self.lambda_s if self.is_early(level) else self.lambda_l
+
+    def is_early(self, level: float) -> bool:
+        """Whether a step that begins at this level runs at ``lambda_s``."""
+        same = SAME_TIMESTEP if self.unit == "timestep" else SAME_SIGMA * self.level
+        return level > self.level + same
 
 
 def _check_within(what: str, value: Any, most: float) -> None:

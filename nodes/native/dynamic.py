@@ -22,7 +22,7 @@ from .identity_adapter import Branches
 from .lora_file import Patches, parts_of, same_as_carried
 from .output_branch import OutputBranch, branch_of, holds_bytes
 from .step_clock import clock_of, keep_clock
-from .strength_plan import Say, StrengthPlan
+from .strength_plan import StrengthPlan
 from .weight_change import Now, Place, WeightChange, changed_layers, place_of
 
 log = logging.getLogger(__name__)
@@ -56,17 +56,22 @@ class ScheduledLoRA:
     """One LoRA on a model; wraps the host's runs of samplers and its calls of the model."""
 
     def __init__(
-        self, name: str, plan: StrengthPlan, patches: Patches, changes: Sequence[WeightChange | OutputBranch], say: Say
+        self,
+        name: str,
+        plan: StrengthPlan,
+        patches: Patches,
+        changes: Sequence[WeightChange | OutputBranch],
+        page: host.NodeOnPage | None,
     ) -> None:
         """Args:
         name: of its file, for messages.
         plan: its strength.
         patches: as the host reads them.
         changes: what they do to each weight.
-        say: shows a line on the node that it was put on the model with.
+        page: the node that puts it on the model.
         """
         self.name, self.plan, self.patches, self.changes = name, plan, patches, changes
-        self._say = say
+        self._page = page
         self.adapters: Branches | None = None
         self._models: dict[nn.Module, InModel] = {}
 
@@ -78,8 +83,11 @@ class ScheduledLoRA:
         strengths = self.plan.over(sigmas, noise, sampling)
         remark = strengths.remark()
         if remark:
-            log.warning(remark)
-            self._say(remark)
+            self.warn(remark)
+        if self._page is not None:
+            self._page.show_levels(strengths.levels())
+            if not remark:
+                self._page.say(strengths.words())
         run.class_obj.model_options.setdefault("transformer_options", {}).setdefault(RUNS, {})[self] = strengths
         try:
             result = run(noise, latent, sampler, sigmas, *rest, **more)
@@ -145,16 +153,22 @@ class ScheduledLoRA:
         for here in self._models.values():
             if here.missed and len(here.missed) < len(here.places):
                 took, all_of = len(here.places) - len(here.missed), len(here.places)
-                told = f"{self.name}: {took} of {all_of} layers took it; these did not: {some_names(here.missed, 3)}"
-                log.warning(told)
-                self._say(told)
+                self.warn(
+                    f"{self.name}: {took} of {all_of} layers took it; these did not: {some_names(here.missed, 3)}"
+                )
 
     def on_load(self, patcher: ModelPatcher, device: Any, memory: Any, force_patch_weights: Any, *_: Any) -> None:
         """The host loads the model, for saving it with its LoRAs if it is told to patch all weights."""
         if force_patch_weights:
-            told = f"The saved model is without {self.name}: its strength follows the steps. Save it behind Load LoRA instead."
-            log.warning(told)
-            self._say(told)
+            self.warn(
+                f"The saved model is without {self.name}: its strength follows the steps. Save it behind Load LoRA instead."
+            )
+
+    def warn(self, text: str) -> None:
+        """Say something in the log and on the node."""
+        log.warning(text)
+        if self._page is not None:
+            self._page.say(text)
 
 
 def with_dynamic_lora(
@@ -164,16 +178,14 @@ def with_dynamic_lora(
     plan: StrengthPlan,
     *,
     adapters: Branches | None = None,
-    say: Say = lambda line: None,
+    page: host.NodeOnPage | None = None,
 ) -> ModelPatcher:
     """A clone of a model whose LoRA follows a schedule; several can be put on top of each other."""
     clone = model.clone()
-    lora = ScheduledLoRA(name, plan, patches, [_change(model, *item) for item in patches.items()], say)
+    lora = ScheduledLoRA(name, plan, patches, [_change(model, *item) for item in patches.items()], page)
     lora.adapters = adapters
     if patches and same_as_carried(model, patches, [one.patches for one in loras_on(model)]):
-        told = f"{name} is on this model already: the strengths add up."
-        log.warning(told)
-        say(told)
+        lora.warn(f"{name} is on this model already: the strengths add up.")
     keep_clock(clone)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, lora.around_run)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, lora.around_call)

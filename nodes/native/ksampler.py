@@ -44,6 +44,7 @@ class Run:
     own_sampler: bool
     subject: Subject | None = None
     any_base: bool = False
+    page: host.NodeOnPage | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def run(settings: Run) -> Sampled:
     sigmas = run_sigmas(settings)
     if settings.subject is not None:
         plan = StrengthPlan(settings.schedule)
-        model = with_dynamic_subject(model, settings.subject, plan, any_base=settings.any_base)
+        model = with_dynamic_subject(model, settings.subject, plan, any_base=settings.any_base, page=settings.page)
     model, applied = recorded(model)
     latent = host.fit_empty_latent(model, settings.latent_image)
     start = own_start(settings, model, latent) if settings.own_sampler else host_start(settings, latent)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from comfy.model_sampling import ModelSamplingDiscrete
 
 from ...customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase, remark_on
-from ...customcrafter_core.diffusion.switch import NoiseSwitch
+from ...customcrafter_core.diffusion.switch import SAME_TIMESTEP, NoiseSwitch, PercentSwitch
 from ...customcrafter_core.errors import InputError
 from .part import Part, part_of, told_part
 from .step_clock import StepClock
+
+TwoPhases = (TwoPhase, PercentSwitch, NoiseSwitch)
 
 FEWEST_TIMESTEPS = 2.0
 """A model whose timesteps end below this has none: it tells its noise level by another measure."""
@@ -104,14 +108,61 @@ class RunStrengths:
 
     def remark(self) -> str:
         """What a person may not expect of this run; empty if there is nothing."""
-        if isinstance(self.schedule, NoiseSwitch):
+        if not isinstance(self.schedule, TwoPhases) or self.schedule.lambda_s == self.schedule.lambda_l:
             return ""
-        if not self.part.placed and len(set(self.each())) > 1:
+        if not self.part.placed and not isinstance(self.schedule, NoiseSwitch):
             return (
                 f"This sampler adds no noise and begins at sigma {self.part.sigmas[0]:.3g}: K counts its own steps. If it goes "
                 "on with a run of another sampler, set start_at_step and total_steps."
             )
-        return remark_on(self.schedule, self._total) if self.part.total is not None else ""
+        if isinstance(self.schedule, TwoPhase):
+            return remark_on(self.schedule, self._total) if self.part.total is not None else ""
+        early = self.early
+        if early in (0, self.part.steps) and self._is_whole:
+            used, unused = ("λs", "λl") if early else ("λl", "λs")
+            return f"{self.switch()}: {used} throughout, {unused} is never used."
+        return ""
+
+    def words(self) -> str:
+        """The strength, and where it switches in every unit."""
+        schedule, steps = self.schedule, self.part.steps
+        if not isinstance(schedule, TwoPhases):
+            return f"Strength follows a curve over {steps} steps."
+        return f"λs {schedule.lambda_s:g}, then λl {schedule.lambda_l:g}: {self.switch()}"
+
+    def switch(self) -> str:
+        """Where two phases switch: K 5 of 50 = 10 % = t 881 = sigma 6.39."""
+        k, total = self.part.start + self.early, self._total
+        said = [f"K {k} of {total}", f"{100 * k / total:.3g} %"]
+        if self.early < self.part.steps:
+            said += [f"{unit} {value}" for unit, value in self._noise_in_words(self.part.sigmas[self.early])]
+        return " = ".join(said)
+
+    def levels(self) -> list[list[float | None]]:
+        """The noise at which each of the sampler's steps begins: sigma, and timestep or None."""
+        has = timesteps_of(self.sampling)
+        return [[one, level_in("timestep", one, self.sampling) if has else None] for one in self.part.sigmas[:-1]]
+
+    @property
+    def early(self) -> int:
+        """How many of the sampler's steps run at λs, of two phases."""
+        schedule = self.schedule
+        if isinstance(schedule, NoiseSwitch):
+            levels = (level_in(schedule.unit, sigma, self.sampling) for sigma in self.part.sigmas[:-1])
+            return sum(schedule.is_early(level) for level in levels)
+        k = schedule.k(self._total) if isinstance(schedule, PercentSwitch) else getattr(schedule, "k", 0)
+        return min(max(k - self.part.start, 0), self.part.steps)
+
+    def _noise_in_words(self, sigma: float) -> list[tuple[str, str]]:
+        """A noise level, rounded up: typed in again it gives the same step."""
+        timestep = [("t", level_in("timestep", sigma, self.sampling))] if timesteps_of(self.sampling) else []
+        return [(unit, f"{math.ceil((value - SAME_TIMESTEP / 2) * 100) / 100:g}") for unit, value in timestep] + [
+            ("sigma", f"{math.ceil(sigma * 1e4 - 1e-6) / 1e4:g}")
+        ]
+
+    @property
+    def _is_whole(self) -> bool:
+        return self.part.start == 0 and self._total == self.part.steps
 
     @property
     def _total(self) -> int:
@@ -124,9 +175,10 @@ def timesteps_of(sampling: Any) -> bool:
 
 
 def level_in(unit: str, sigma: float, sampling: Any) -> float:
-    """A noise level in a unit."""
-    return sigma if unit == "sigma" else float(sampling.timestep(torch.tensor(sigma)))
-
-
-Say = Callable[[str], None]
-"""Shows a line on the node that a strength is set on."""
+    """A noise level in a unit; timesteps between two of a model's table are interpolated, of which the host takes the nearer."""
+    if unit == "sigma":
+        return sigma
+    if isinstance(sampling, ModelSamplingDiscrete):
+        table = sampling.log_sigmas.cpu().double().numpy()
+        return float(np.interp(math.log(max(sigma, 1e-10)), table, range(len(table))))
+    return float(sampling.timestep(torch.tensor(sigma)))

@@ -14,12 +14,13 @@ from ...customcrafter_core.diffusion.strength import Constant
 from ...customcrafter_core.errors import InputError
 from ...customcrafter_core.subject.file import PREFIX, lora_tensors
 from ...customcrafter_core.subject.subject import Subject, check_fits
+from .. import host
 from .dynamic import KEY as DYNAMIC
 from .dynamic import with_dynamic_lora
 from .identity_adapter import Branches
 from .lora_file import Patches
 from .model import require_base
-from .strength_plan import Say, StrengthPlan
+from .strength_plan import StrengthPlan
 from .text import may_hold
 
 CARRIED = "customcrafter_subjects"
@@ -33,7 +34,7 @@ def with_dynamic_subject(
     plan: StrengthPlan,
     *,
     any_base: bool = False,
-    say: Say = lambda line: None,
+    page: host.NodeOnPage | None = None,
 ) -> ModelPatcher:
     """A clone of a model with a subject whose strength follows the steps.
 
@@ -45,7 +46,7 @@ def with_dynamic_subject(
         return model
     adapters = Branches(subject.adapters) if subject.adapters else None
     patches = subject_patches(subject)
-    return with_dynamic_lora(model, subject.placeholder, patches, plan, adapters=adapters, say=say)
+    return with_dynamic_lora(model, subject.placeholder, patches, plan, adapters=adapters, page=page)
 
 
 def with_constant_subject(
