@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import evaluation, loading, sampling, subjects, training, weights
+from . import evaluation, levels, loading, sampling, saving, subjects, training, weights
 
 FAMILIES = (loading, subjects, weights, sampling, training, evaluation)
 
@@ -14,4 +14,6 @@ class CustomCrafterExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of every family."""
+        levels.serve()
+        saving.watch()
         return [node for family in FAMILIES for node in family.NODES]

@@ -105,6 +105,14 @@ def show_text(node: type[io.ComfyNode], text: str) -> None:
     on_page(node).say(text)
 
 
+def gives_model(kind: str) -> bool:
+    """Whether a node's first output is a MODEL."""
+    import nodes
+
+    made = nodes.NODE_CLASS_MAPPINGS.get(kind)
+    return made is not None and list(made.RETURN_TYPES)[:1] == ["MODEL"]
+
+
 def known_choice(name: str, value: str, known: Sequence[str]) -> str:
     """A value of a list of choices; older hosts pass any on.
 

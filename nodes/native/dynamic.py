@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from torch import nn
 
 from ...customcrafter_core.errors import InputError, some_names
@@ -22,7 +22,7 @@ from .identity_adapter import Branches
 from .lora_file import Patches, parts_of, same_as_carried
 from .output_branch import OutputBranch, branch_of, holds_bytes
 from .step_clock import clock_of, keep_clock
-from .strength_plan import StrengthPlan
+from .strength_plan import StrengthPlan, levels_of
 from .weight_change import Now, Place, WeightChange, changed_layers, place_of
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class ScheduledLoRA:
         if remark:
             self.warn(remark)
         if self._page is not None:
-            self._page.show_levels(strengths.levels())
+            self._page.show_levels(levels_of(strengths.part.sigmas, sampling))
             if not remark:
                 self._page.say(strengths.words())
         run.class_obj.model_options.setdefault("transformer_options", {}).setdefault(RUNS, {})[self] = strengths
@@ -157,13 +157,6 @@ class ScheduledLoRA:
                     f"{self.name}: {took} of {all_of} layers took it; these did not: {some_names(here.missed, 3)}"
                 )
 
-    def on_load(self, patcher: ModelPatcher, device: Any, memory: Any, force_patch_weights: Any, *_: Any) -> None:
-        """The host loads the model, for saving it with its LoRAs if it is told to patch all weights."""
-        if force_patch_weights:
-            self.warn(
-                f"The saved model is without {self.name}: its strength follows the steps. Save it behind Load LoRA instead."
-            )
-
     def warn(self, text: str) -> None:
         """Say something in the log and on the node."""
         log.warning(text)
@@ -189,7 +182,6 @@ def with_dynamic_lora(
     keep_clock(clone)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, lora.around_run)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, lora.around_call)
-    clone.add_callback_with_key(CallbacksMP.ON_LOAD, KEY, lora.on_load)
     return clone
 
 

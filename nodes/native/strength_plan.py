@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,11 +139,6 @@ class RunStrengths:
             said += [f"{unit} {value}" for unit, value in self._noise_in_words(self.part.sigmas[self.early])]
         return " = ".join(said)
 
-    def levels(self) -> list[list[float | None]]:
-        """The noise at which each of the sampler's steps begins: sigma, and timestep or None."""
-        has = timesteps_of(self.sampling)
-        return [[one, level_in("timestep", one, self.sampling) if has else None] for one in self.part.sigmas[:-1]]
-
     @property
     def early(self) -> int:
         """How many of the sampler's steps run at λs, of two phases."""
@@ -182,3 +178,9 @@ def level_in(unit: str, sigma: float, sampling: Any) -> float:
         table = sampling.log_sigmas.cpu().double().numpy()
         return float(np.interp(math.log(max(sigma, 1e-10)), table, range(len(table))))
     return float(sampling.timestep(torch.tensor(sigma)))
+
+
+def levels_of(sigmas: Sequence[float], sampling: Any) -> list[list[float | None]]:
+    """The noise at which each step of a list ``(steps + 1)`` begins: sigma, and timestep or None."""
+    has = timesteps_of(sampling)
+    return [[sigma, level_in("timestep", sigma, sampling) if has else None] for sigma in sigmas[:-1]]
