@@ -51,12 +51,23 @@ def curve_input(name: str, tooltip: str) -> io.Input:
 
 
 def curve_samples(value: Any, count: int = 201) -> list[float] | None:
-    """Equally spaced values of a curve of the host's own type; None for anything else."""
-    if isinstance(value, str) or not hasattr(io, "Curve"):
-        return None
-    from comfy_api.input import CurveInput
+    """Equally spaced values of a curve of the host's own type; None for text.
 
-    curve = CurveInput.from_raw(value)
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(value, str):
+        return None
+    try:
+        from comfy_api.input import CurveInput
+
+        curve = CurveInput.from_raw(value)
+    except (ImportError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            expected="a curve as text, such as 0:0.4, 0.1:0.8, or from the host's Curve Editor",
+            found=f"{value!s:.40}",
+            remedy="Write points progress:strength, progress from 0 to 1.",
+        ) from error
     return [float(curve.interp(i / (count - 1))) for i in range(count)]
 
 

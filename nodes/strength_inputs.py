@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from ..customcrafter_core.diffusion.schedule import STEPS, TRAIN_TIMESTEPS
 from ..customcrafter_core.diffusion.strength import LAMBDA_L, LAMBDA_S, Curve, K, StrengthSchedule, TwoPhase
 from ..customcrafter_core.diffusion.switch import NoiseSwitch, PercentSwitch
-from ..customcrafter_core.errors import InputError
 from . import host
 
 STEP = 0.01
@@ -114,12 +113,6 @@ def schedule_from(
     samples = host.curve_samples(curve) if curve else None
     if samples is not None:
         return Curve.sampled(samples)
-    if curve and not isinstance(curve, str):
-        raise InputError(
-            expected="a curve as text or from the host's Curve Editor",
-            found=f"{curve!s:.40}",
-            remedy="Write 0:0.4, 0.1:0.8.",
-        )
     if curve and curve.strip():
         return Curve.parse(curve)
     low, high = round(lambda_s, 3), round(lambda_l, 3)

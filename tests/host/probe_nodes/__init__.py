@@ -412,6 +412,28 @@ class BytesLinear(torch.nn.Linear):
         return torch.nn.functional.linear(x, self.weight.to(x.dtype) * self.scale, self.bias)
 
 
+def quantized(form: str) -> Any:
+    """Makes layers of the host's own for weights of a smaller type."""
+
+    def made(of: torch.nn.Linear) -> torch.nn.Module:
+        import json
+
+        import comfy.ops
+
+        is_float = form.startswith("float8")
+        weight = of.weight.detach().float()
+        scale = weight.abs().max() / (448 if is_float else 127)
+        small = (weight / scale).to(torch.float8_e4m3fn) if is_float else (weight / scale).round().to(torch.int8)
+        told = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+        kinds = comfy.ops.mixed_precision_ops({}, torch.float32)
+        layer = kinds.Linear(of.in_features, of.out_features, of.bias is not None, device="cpu", dtype=torch.float32)
+        bias = {} if of.bias is None else {"bias": of.bias.detach()}
+        layer.load_state_dict({"weight": small, "weight_scale": scale, "comfy_quant": told, **bias}, strict=False)
+        return layer
+
+    return made
+
+
 def one_layer(flow: bool) -> Any:
     """A model of one layer that the host samples with noise prediction or with flow matching."""
     import comfy.latent_formats
@@ -500,6 +522,110 @@ class ProbeSmallModel:
             model, load_device=torch.device("cpu"), offload_device=torch.device("cpu")
         )
         return patcher, text, latent, lora, change, layer
+
+
+class ProbeThreads:
+    """Calls a scheduled LoRA for two copies of a model at the same time, each at its own noise level, and asks a layer of each for its
+    weight in a third thread; writes the strengths found there.
+    """
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "change": ("*",), "layer": ("STRING",), "name": ("STRING",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
+        return True
+
+    def run(self, model: Any, change: torch.Tensor, layer: str, name: str) -> dict[str, Any]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        (around,) = model.get_wrappers("apply_model", "customcrafter")
+        sigmas, fetcher = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0]), ThreadPoolExecutor(1)
+
+        class Run:
+            def __init__(self, copied: Any) -> None:
+                self.class_obj = copied
+
+            def __call__(self, x: Any, sigma: Any, concat: Any, text: Any, control: Any, options: Any) -> float:
+                module = self.class_obj.get_submodule(layer)
+                before = module.weight.detach().float()
+                after = fetcher.submit(lambda: module.weight_function[-1](before.clone())).result()
+                return float(((after - before) * change).sum() / (change * change).sum())
+
+        def call(number: int) -> list[float]:
+            run = Run(copy.deepcopy(model.model))
+            level = torch.tensor([4.0 if number else 1.0])
+            options = {"sample_sigmas": sigmas}
+            return [round(around(run, change, level, None, None, None, options), 4) for _ in range(200)]
+
+        with ThreadPoolExecutor(2) as both:
+            torch.save(list(both.map(call, range(2))), output_file(name))
+        return {"ui": {"text": [name]}}
+
+
+class ProbePlainLayer:
+    """A model one of whose layers ignores changes of its weight."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "layer": ("STRING",)}}
+
+    def apply(self, model: Any, layer: str) -> tuple[Any]:
+        def wrapper(run: Any, *given: Any, **more: Any) -> Any:
+            module = run.class_obj.get_submodule(layer)
+            kept, module.weight_function = module.weight_function, []
+            try:
+                return run(*given, **more)
+            finally:
+                module.weight_function = kept
+
+        clone = model.clone()
+        clone.add_wrapper_with_key("apply_model", "probe", wrapper)
+        return (clone,)
+
+
+class ProbeCompiled:
+    """A model that is compiled as the host's node does, and what compiling came to so far."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "backend": ("STRING",),
+                "name": ("STRING",),
+                "keys": ("STRING", {"default": ""}),
+            }
+        }
+
+    def apply(self, model: Any, backend: str, name: str, keys: str) -> tuple[Any]:
+        import torch._dynamo
+        from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+        def count(run: Any, *given: Any, **more: Any) -> Any:
+            result = run(*given, **more)
+            counters = torch._dynamo.utils.counters
+            torch.save(counters["stats"]["unique_graphs"], output_file(name))
+            return result
+
+        clone = model.clone()
+        set_torch_compile_wrapper(clone, backend=backend, **({"keys": keys.split(",")} if keys else {}))
+        clone.add_wrapper_with_key("outer_sample", "probe", count)
+        return (clone,)
 
 
 class ProbeSteps:
@@ -686,6 +812,9 @@ PROBES = [
     ProbeHalfVAE,
     ProbeSmallModel,
     ProbeSteps,
+    ProbeThreads,
+    ProbePlainLayer,
+    ProbeCompiled,
     ProbeControlNet,
 ]
 NODE_CLASS_MAPPINGS = {probe.__name__: probe for probe in PROBES}
