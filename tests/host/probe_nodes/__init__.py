@@ -682,20 +682,20 @@ class ProbeSteps:
             for loop[0] in range(count):
                 yield loop[0]
 
-        def note(run: Any, x: torch.Tensor, *given: Any, **more: Any) -> Any:
+        def note(run: Any, x: torch.Tensor, sigma: torch.Tensor, *given: Any, **more: Any) -> Any:
             module = run.class_obj.get_submodule(layer)
             before = module.weight.detach().float()
             after = before.clone()
             for function in module.weight_function:
                 after = function(after)
             strength = float(((after - before) * change).sum() / (change * change).sum())
-            seen.append((len(x), loop[0], round(strength, 4)))
-            return run(x, *given, **more)
+            seen.append((len(x), float(sigma.max()), loop[0], round(strength, 4)))
+            return run(x, sigma, *given, **more)
 
         probed = model.clone()
         probed.add_wrapper_with_key("apply_model", "probe", note)
         if apart:
-            probed.memory_required = lambda shape: 1e18
+            probed.model.memory_required = lambda *_, **__: 1e18
         plan = comfy.samplers.KSampler(
             probed, steps=steps, device="cpu", sampler="euler", scheduler="simple", denoise=denoise,
             model_options=probed.model_options,
@@ -721,7 +721,9 @@ class ProbeSteps:
         finally:
             for module, own in zip(modules, kept, strict=True):
                 module.trange = own
-        return {"calls": result, "latent": x}
+        sampling = probed.get_model_object("model_sampling")
+        levels = [(float(sigma), float(sampling.timestep(sigma))) for sigma in whole[:-1]]
+        return {"calls": result, "latent": x, "levels": levels}
 
 
 def told_another(sampler: Any, factor: float) -> Any:
