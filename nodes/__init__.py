@@ -12,8 +12,11 @@ FAMILIES = (loading, subjects, weights, sampling, training, evaluation)
 class CustomCrafterExtension(ComfyExtension):
     """All nodes of this pack."""
 
-    async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of every family."""
+    async def on_load(self) -> None:
+        """Join the host's server."""
         levels.serve()
         saving.watch()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of every family."""
         return [node for family in FAMILIES for node in family.NODES]

@@ -84,6 +84,13 @@ def show_on_node(picture: torch.Tensor) -> None:
     comfy.utils.ProgressBar(1).update_absolute(1, 1, ("PNG", Image.fromarray(pixels), None))
 
 
+def server() -> Any:
+    """The host's server; there is one when nodes run."""
+    from server import PromptServer
+
+    return PromptServer.instance
+
+
 class NodeOnPage:
     """A node as the page shows it, which may be told of something while other nodes run."""
 
@@ -95,15 +102,11 @@ class NodeOnPage:
 
         The page reads it as HTML, in which ``<new1>`` would vanish, and a file's text could do worse; ``[[`` as a link.
         """
-        from server import PromptServer
-
-        PromptServer.instance.send_progress_text(html.escape(text).replace("[", "&#91;"), self._id)
+        server().send_progress_text(html.escape(text).replace("[", "&#91;"), self._id)
 
     def show_levels(self, levels: list[list[float | None]]) -> None:
         """Tell it the noise at which each step begins, (sigma, timestep or None), for what it says while sliders move."""
-        from server import PromptServer
-
-        PromptServer.instance.send_sync("customcrafter.levels", {"node": self._id, "levels": levels})
+        server().send_sync("customcrafter.levels", {"node": self._id, "levels": levels})
 
 
 def on_page(node: type[io.ComfyNode]) -> NodeOnPage:

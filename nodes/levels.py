@@ -7,16 +7,16 @@ from typing import Any
 
 import comfy.samplers
 from aiohttp import web
-from server import PromptServer
 
 from ..customcrafter_core.diffusion.schedule import TRAIN_TIMESTEPS
+from . import host
 
 ADDRESS = "/customcrafter/levels"
 
 
 def serve() -> None:
     """Answer the page."""
-    PromptServer.instance.routes.get(ADDRESS)(answer)
+    host.server().routes.get(ADDRESS)(answer)
 
 
 async def answer(request: web.Request) -> web.Response:

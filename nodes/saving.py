@@ -10,8 +10,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from server import PromptServer
-
 from . import host
 
 log = logging.getLogger(__name__)
@@ -26,7 +24,7 @@ Graph = dict[str, dict[str, Any]]
 
 def watch() -> None:
     """Look at each graph that is queued."""
-    PromptServer.instance.add_on_prompt_handler(look)
+    host.server().add_on_prompt_handler(look)
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
