@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import evaluation, levels, loading, sampling, saving, subjects, training, weights
+from . import evaluation, host, levels, loading, sampling, saving, subjects, training, weights
 
 FAMILIES = (loading, subjects, weights, sampling, training, evaluation)
 
@@ -12,11 +12,9 @@ FAMILIES = (loading, subjects, weights, sampling, training, evaluation)
 class CustomCrafterExtension(ComfyExtension):
     """All nodes of this pack."""
 
-    async def on_load(self) -> None:
-        """Join the host's server."""
-        levels.serve()
-        saving.watch()
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of every family."""
+        """Every node of every family; the first thing that all hosts ask for."""
+        if host.server() is not None:
+            levels.serve()
+            saving.watch()
         return [node for family in FAMILIES for node in family.NODES]

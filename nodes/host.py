@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import inspect
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -85,10 +86,9 @@ def show_on_node(picture: torch.Tensor) -> None:
 
 
 def server() -> Any:
-    """The host's server; there is one when nodes run."""
-    from server import PromptServer
-
-    return PromptServer.instance
+    """The host's server; None where nodes are only described and none runs."""
+    module = sys.modules.get("server")
+    return None if module is None else getattr(module.PromptServer, "instance", None)
 
 
 class NodeOnPage:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
-from aiohttp import web
 
 from ..customcrafter_core.diffusion.schedule import TRAIN_TIMESTEPS
 from . import host
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 ADDRESS = "/customcrafter/levels"
 
@@ -21,6 +23,8 @@ def serve() -> None:
 
 async def answer(request: web.Request) -> web.Response:
     """The levels for the sampler, scheduler, steps and denoise of a query; a list of (sigma, timestep)."""
+    from aiohttp import web
+
     query = request.query
     try:
         steps, denoise = int(query["steps"]), float(query["denoise"])

@@ -140,9 +140,10 @@ def test_saving_and_merging_is_said(bench: Bench) -> None:
 def test_threads(bench: Bench) -> None:
     scene = Small(bench, "sd15")
     probed = {"change": scene.made[4], "layer": scene.made[5], "name": "threads"}
-    scene.add("ProbeThreads", model=scene.dynamic(0.25, 1.0, 2), **probed)
+    other = scene.add("ProbeSmallModel", kind="sd15 half")[0]
+    scene.add("ProbeThreads", model=scene.dynamic(0.25, 1.0, 2), other=other, **probed)
     scene.run()
-    assert scene.saved("threads") == [[1.0] * 200, [0.25] * 200]
+    assert scene.saved("threads") == [[0.25] * 200, [1.0] * 200]
 
 
 @pytest.mark.parametrize("backend", ["eager", "inductor"])

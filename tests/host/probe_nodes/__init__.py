@@ -536,13 +536,21 @@ class ProbeThreads:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "change": ("*",), "layer": ("STRING",), "name": ("STRING",)}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "other": ("MODEL",),
+                "change": ("*",),
+                "layer": ("STRING",),
+                "name": ("STRING",),
+            }
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
         return True
 
-    def run(self, model: Any, change: torch.Tensor, layer: str, name: str) -> dict[str, Any]:
+    def run(self, model: Any, other: Any, change: torch.Tensor, layer: str, name: str) -> dict[str, Any]:
         from concurrent.futures import ThreadPoolExecutor
 
         (around,) = model.get_wrappers("apply_model", "customcrafter")
@@ -555,12 +563,17 @@ class ProbeThreads:
             def __call__(self, x: Any, sigma: Any, concat: Any, text: Any, control: Any, options: Any) -> float:
                 module = self.class_obj.get_submodule(layer)
                 before = module.weight.detach().float()
-                after = fetcher.submit(lambda: module.weight_function[-1](before.clone())).result()
+                after = fetcher.submit(fetched, module, before).result()
                 return float(((after - before) * change).sum() / (change * change).sum())
 
+        @torch.inference_mode()
+        def fetched(module: Any, weight: torch.Tensor) -> torch.Tensor:
+            return module.weight_function[-1](weight)
+
+        @torch.inference_mode()
         def call(number: int) -> list[float]:
-            run = Run(copy.deepcopy(model.model))
-            level = torch.tensor([4.0 if number else 1.0])
+            run = Run((model, other)[number].model)
+            level = torch.tensor([1.0 if number else 4.0])
             options = {"sample_sigmas": sigmas}
             return [round(around(run, change, level, None, None, None, options), 4) for _ in range(200)]
 
