@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.host.bench import Bench, Scene, distance
+from tests.host.running_host import PromptFailed
 
 STEPS = 6
 FREE = {"dpm_fast", "dpm_adaptive"}
@@ -162,3 +163,31 @@ def test_noise_levels(bench: Bench, kind: str, unit: str) -> None:
             assert all(strength == (0.25 if sigma > level else 1.0) for _, sigma, _, strength in found["calls"][0]), (
                 case
             )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"switch_by": "percent", "switch_at": 150.0}, "a percentage of the steps from 0 to 100; found 150"),
+        ({"switch_by": "timestep", "switch_at": 900.0, "kind": "flux"}, "a model that counts its noise in timesteps"),
+        (
+            {"curve": {"__value__": [0.4, 0.8]}},
+            "a curve as text, such as 0:0.4, 0.1:0.8, or from the host's Curve Editor",
+        ),
+        ({"start_at_step": 5, "total_steps": 5}, "total_steps above start_at_step"),
+        ({"start_at_step": 4, "total_steps": STEPS}, f"a sampler that ends by step {STEPS}"),
+        ({"start_at_step": 2, "total_steps": STEPS, "parts": [3]}, "start_at_step 0, where this sampler's part"),
+        ({"curve": "0:0, 1:1", "sigmas": [14.6, 7.0, 3.0]}, "total_steps for a curve or a percentage"),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_is_sampled(
+    bench: Bench, values: dict[str, Any], message: str
+) -> None:
+    """Parts that overlap among them."""
+    case = {"sampler": "euler", **{name: values[name] for name in ("sigmas", "parts") if name in values}}
+    lora = {name: value for name, value in values.items() if name not in ("sigmas", "parts", "kind")}
+    try:
+        (found,) = seen(bench, values.get("kind", "one layer"), [case], **lora)
+    except PromptFailed as failed:
+        found = {"error": failed.message}
+    assert message in found["error"] and found.keys() == {"error"}
