@@ -216,7 +216,7 @@ def test_layers_that_ignore_the_lora(bench: Bench) -> None:
     scene = Small(bench, "flux")
     deaf = scene.add("ProbeDeafLayers", model=scene.dynamic(0.5, 1.0, 2))[0]
     scene.keep(scene.sample(deaf)[0], "latent")
-    with pytest.raises(PromptFailed, match="layers that ignored them"):
+    with pytest.raises(PromptFailed, match="layers that all ignored the LORA_MODEL"):
         scene.run()
 
 
