@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import evaluation, loading, sampling, subjects, training, weights
+from . import evaluation, host, levels, loading, sampling, saving, subjects, training, weights
 
 FAMILIES = (loading, subjects, weights, sampling, training, evaluation)
 
@@ -13,5 +13,8 @@ class CustomCrafterExtension(ComfyExtension):
     """All nodes of this pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Every node of every family."""
+        """Every node of every family; the first thing that all hosts ask for."""
+        if host.server() is not None:
+            levels.serve()
+            saving.watch()
         return [node for family in FAMILIES for node in family.NODES]

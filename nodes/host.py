@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import inspect
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -51,12 +52,23 @@ def curve_input(name: str, tooltip: str) -> io.Input:
 
 
 def curve_samples(value: Any, count: int = 201) -> list[float] | None:
-    """Equally spaced values of a curve of the host's own type; None for anything else."""
-    if isinstance(value, str) or not hasattr(io, "Curve"):
-        return None
-    from comfy_api.input import CurveInput
+    """Equally spaced values of a curve of the host's own type; None for text.
 
-    curve = CurveInput.from_raw(value)
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(value, str):
+        return None
+    try:
+        from comfy_api.input import CurveInput
+
+        curve = CurveInput.from_raw(value)
+    except (ImportError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            expected="a curve as text, such as 0:0.4, 0.1:0.8, or from the host's Curve Editor",
+            found=f"{value!s:.40}",
+            remedy="Write points progress:strength, progress from 0 to 1.",
+        ) from error
     return [float(curve.interp(i / (count - 1))) for i in range(count)]
 
 
@@ -73,14 +85,46 @@ def show_on_node(picture: torch.Tensor) -> None:
     comfy.utils.ProgressBar(1).update_absolute(1, 1, ("PNG", Image.fromarray(pixels), None))
 
 
+def server() -> Any:
+    """The host's server; None where nodes are only described and none runs."""
+    module = sys.modules.get("server")
+    return None if module is None else getattr(module.PromptServer, "instance", None)
+
+
+class NodeOnPage:
+    """A node as the page shows it, which may be told of something while other nodes run."""
+
+    def __init__(self, node_id: str) -> None:
+        self._id = node_id
+
+    def say(self, text: str) -> None:
+        """Show text on it.
+
+        The page reads it as HTML, in which ``<new1>`` would vanish, and a file's text could do worse; ``[[`` as a link.
+        """
+        server().send_progress_text(html.escape(text).replace("[", "&#91;"), self._id)
+
+    def show_levels(self, levels: list[list[float | None]]) -> None:
+        """Tell it the noise at which each step begins, (sigma, timestep or None), for what it says while sliders move."""
+        server().send_sync("customcrafter.levels", {"node": self._id, "levels": levels})
+
+
+def on_page(node: type[io.ComfyNode]) -> NodeOnPage:
+    """The running node, whose schema asks for its id."""
+    return NodeOnPage(node.hidden.unique_id)
+
+
 def show_text(node: type[io.ComfyNode], text: str) -> None:
-    """Show text on the running node, whose schema asks for its id.
+    """Show text on the running node, whose schema asks for its id."""
+    on_page(node).say(text)
 
-    The page reads it as HTML, in which ``<new1>`` would vanish, and a file's text could do worse; ``[[`` as a link.
-    """
-    from server import PromptServer
 
-    PromptServer.instance.send_progress_text(html.escape(text).replace("[", "&#91;"), node.hidden.unique_id)
+def gives_model(kind: str) -> bool:
+    """Whether a node's first output is a MODEL."""
+    import nodes
+
+    made = nodes.NODE_CLASS_MAPPINGS.get(kind)
+    return made is not None and list(made.RETURN_TYPES)[:1] == ["MODEL"]
 
 
 def known_choice(name: str, value: str, known: Sequence[str]) -> str:

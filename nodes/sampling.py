@@ -8,13 +8,13 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io, ui
 
-from ..customcrafter_core.diffusion.strength import StrengthSchedule, TwoPhase, remark_on
 from . import host
 from .inputs import SUBJECT, any_base_input, eta_input, step_inputs
-from .strength_inputs import OF_SUBJECT, schedule_from, strength_inputs
+from .strength_inputs import OF_SUBJECT, STEPS_UNIT, schedule_from, strength_inputs, switch_inputs
 
 OWN_SAMPLER = "ddim_videocrafter2"  # saved workflows hold it
 SCHEDULER = "ddim_uniform"
+OPTIONAL = {"curve": "", "switch_by": STEPS_UNIT, "switch_at": 0.0}
 
 
 def samplers() -> list[str]:
@@ -69,7 +69,7 @@ class DynamicWeightedKSampler(io.ComfyNode):
             "make the motion, and at λl for the later ones, which make the looks.",
             search_aliases=["CustomCrafter sampler", "dynamic weighted video sampling"],
             hidden=[io.Hidden.unique_id],
-            inputs=[*sampling_inputs(), *strength_inputs(*OF_SUBJECT), *denoise_inputs()],
+            inputs=[*sampling_inputs(), *strength_inputs(*OF_SUBJECT), *denoise_inputs(), *switch_inputs()],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The sampled video, for VAE Decode."),
                 io.Image.Output(
@@ -89,22 +89,17 @@ class DynamicWeightedKSampler(io.ComfyNode):
 
         host.known_choice("sampler_name", given["sampler_name"], samplers())
         host.known_choice("scheduler", given["scheduler"], comfy.samplers.KSampler.SCHEDULERS)
-        schedule = schedule_from(*(given.pop(name) for name in ("lambda_s", "lambda_l", "k")), given.pop("curve", ""))
+        optional = {name: given.pop(name, default) for name, default in OPTIONAL.items()}
+        schedule = schedule_from(*(given.pop(name) for name in ("lambda_s", "lambda_l", "k")), **optional)
         own = given["sampler_name"] == OWN_SAMPLER
-        sampled = run(Run(schedule=schedule, own_sampler=own, **given))
+        page = host.on_page(cls)
+        sampled = run(Run(schedule=schedule, own_sampler=own, page=page, **given))
         picture = strength_picture(sampled.applied)
         host.show_on_node(picture)
-        host.show_text(cls, said_of(schedule, sampled.steps) if given.get("subject") else "No subject connected here.")
+        if not given.get("subject"):
+            page.say("No subject connected here.")
         numbers = "\n".join(map(json.dumps, sampled.applied))
         return io.NodeOutput(sampled.latent, picture, numbers, ui=ui.PreviewImage(picture, cls=cls))
-
-
-def said_of(schedule: StrengthSchedule, steps: int) -> str:
-    """In a line, how strong the subject was over the steps that ran."""
-    if not isinstance(schedule, TwoPhase):
-        return f"Curve over {steps} steps."
-    plain = f"{steps} steps: λs {schedule.lambda_s:g} in the first {schedule.k}, then λl {schedule.lambda_l:g}."
-    return remark_on(schedule, steps) or plain
 
 
 def sampling_inputs() -> list[io.Input]:

@@ -11,7 +11,7 @@ from ..customcrafter_core.errors import InputError
 from . import host
 from .files import choices, chosen_file, saved_at
 from .inputs import SUBJECT, any_base_input, model_and_clip
-from .strength_inputs import OF_LORA, OF_SUBJECT, part_inputs, schedule_from, strength_inputs
+from .strength_inputs import OF_LORA, OF_SUBJECT, STEPS_UNIT, part_inputs, schedule_from, strength_inputs, switch_inputs
 
 NO_FILE = "none"
 
@@ -29,6 +29,7 @@ class DynamicSubjectWeights(io.ComfyNode):
             description="Put a subject on the model: weak in the first K steps, strong in the later ones. Any sampler "
             "node then samples with this.",
             search_aliases=["CustomCrafter weights", "subject schedule", "lambda_s lambda_l", "strength per step"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of Load VideoCrafter2."),
                 io.Clip.Input("clip", tooltip="The CLIP of Load VideoCrafter2."),
@@ -36,6 +37,7 @@ class DynamicSubjectWeights(io.ComfyNode):
                 *strength_inputs(*OF_SUBJECT),
                 *part_inputs(),
                 any_base_input(),
+                *switch_inputs(),
             ],
             outputs=model_and_clip(),
         )
@@ -53,15 +55,17 @@ class DynamicSubjectWeights(io.ComfyNode):
         start_at_step: int = 0,
         total_steps: int = 0,
         any_base: bool = False,
+        switch_by: str = STEPS_UNIT,
+        switch_at: float = 0.0,
     ) -> io.NodeOutput:
         """Apply."""
-        from .native.dynamic import ScheduledStrength
+        from .native.strength_plan import StrengthPlan
         from .native.subject import with_dynamic_subject
         from .native.text import teach
 
-        schedule = schedule_from(lambda_s, lambda_l, k, curve)
-        strength = ScheduledStrength(schedule, start_at_step=start_at_step, total_steps=total_steps)
-        model = with_dynamic_subject(model, subject, strength, any_base=any_base)
+        schedule = schedule_from(lambda_s, lambda_l, k, curve, switch_by, switch_at)
+        plan = StrengthPlan(schedule, start_at_step, total_steps)
+        model = with_dynamic_subject(model, subject, plan, any_base=any_base, page=host.on_page(cls))
         return io.NodeOutput(model, teach(clip, subject))
 
 
@@ -79,6 +83,7 @@ class DynamicLoRAWeights(io.ComfyNode):
             "ones; either may be 0 or negative. Several can follow each other. Only the LoRA's part for the model is "
             "applied, not one for the text encoder.",
             search_aliases=["LoRA schedule", "LoRA strength per step", "LoRA timing"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="Any model."),
                 io.Combo.Input(
@@ -92,6 +97,7 @@ class DynamicLoRAWeights(io.ComfyNode):
                 io.Custom("LORA_MODEL").Input(
                     "lora_model", optional=True, tooltip="A LoRA from a training node, instead of a file."
                 ),
+                *switch_inputs(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the LoRA.")],
         )
@@ -113,9 +119,13 @@ class DynamicLoRAWeights(io.ComfyNode):
         start_at_step: int = 0,
         total_steps: int = 0,
         lora_model: Any = None,
+        switch_by: str = STEPS_UNIT,
+        switch_at: float = 0.0,
     ) -> io.NodeOutput:
         """Apply."""
-        from .native.dynamic import ScheduledStrength, lora_patches, with_dynamic_strength
+        from .native.dynamic import with_dynamic_lora
+        from .native.lora_file import lora_patches
+        from .native.strength_plan import StrengthPlan
 
         if (lora_model is None) == (lora == NO_FILE):
             raise InputError(
@@ -127,9 +137,10 @@ class DynamicLoRAWeights(io.ComfyNode):
             tensors, name = comfy.utils.load_torch_file(str(chosen_file("loras", lora)), safe_load=True), lora
         else:
             tensors, name = lora_model, "the LORA_MODEL"
-        schedule = schedule_from(lambda_s, lambda_l, k, curve)
-        strength = ScheduledStrength(schedule, start_at_step=start_at_step, total_steps=total_steps)
-        return io.NodeOutput(with_dynamic_strength(model, lora_patches(model, tensors, name), strength))
+        schedule = schedule_from(lambda_s, lambda_l, k, curve, switch_by, switch_at)
+        plan = StrengthPlan(schedule, start_at_step, total_steps)
+        patches = lora_patches(model, tensors, name)
+        return io.NodeOutput(with_dynamic_lora(model, name, patches, plan, page=host.on_page(cls)))
 
 
 NODES = [DynamicSubjectWeights, DynamicLoRAWeights]

@@ -17,8 +17,12 @@ FONT_SIZE = 15
 TICKS = 5
 
 
+Held = float | Sequence[float] | None
+"""What holds for a step: a value, several after one another, or nothing."""
+
+
 def line_chart(
-    lines: Mapping[str, Sequence[float | None]],
+    lines: Mapping[str, Sequence[Held]],
     *,
     title: str,
     below: str,
@@ -33,7 +37,7 @@ def line_chart(
     """Draw values over successive steps.
 
     Args:
-        lines: name -> one value for each step, or None for a gap.
+        lines: name -> one value for each step, or None for a gap; several only where they are held.
         title: above.
         below: what a step is, under the axis.
         span: values at the lower and upper end; what lies outside is drawn at the end.
@@ -58,6 +62,11 @@ def line_chart(
         x, y = place(0, value)
         draw.line([(x, y), (WIDTH - RIGHT, y)], fill=GRID)
         draw.text((LEFT - 8, y), tick.format(value), fill=INK, font=font, anchor="rm")
+
+    def each(parts: Sequence[float]) -> list[tuple[int, float]]:
+        """A value at each end of its part of a step, or at the step's point."""
+        return [(i + end, v) for i, v in enumerate(parts) for end in ((0, 1) if held else (0,))]
+
     every = max(count // TICKS, 1)
     for step in range(first_step, first_step + count):
         if step == first_step or step % every == 0:
@@ -73,7 +82,8 @@ def line_chart(
     for i, (name, values) in enumerate(lines.items()):
         colour = COLOURS[i % len(COLOURS)]
         ends = [
-            [] if v is None else [place(at, v) for at in ((n, n + 1) if held else (n,))] for n, v in enumerate(values)
+            [place(n + at / len(parts), v) for at, v in each(parts)]
+            for n, parts in enumerate(() if v is None else (v,) if isinstance(v, (int, float)) else v for v in values)
         ]
         for points in ends if held else ():
             draw.line(points, fill=colour, width=3)
@@ -86,9 +96,10 @@ def line_chart(
     return image
 
 
-def strength_chart(lines: Sequence[Sequence[float | None]]) -> Image.Image:
-    """Draw lines of strengths, one value for each step or None for a gap."""
-    strengths = [value for line in lines for value in line if value is not None]
+def strength_chart(lines: Sequence[Sequence[Held]]) -> Image.Image:
+    """Draw lines of strengths, one value for each step, several for a step that ran at several, or None for a gap."""
+    steps_of_all = [value for line in lines for value in line if value is not None]
+    strengths = [one for value in steps_of_all for one in ([value] if isinstance(value, (int, float)) else value)]
     steps = max((len(line) for line in lines), default=0)
     title = f"strength at each of {steps} steps" if lines else "nothing connected whose strength follows the steps"
     named = {" " * i: line for i, line in enumerate(lines)}  # nothing names them

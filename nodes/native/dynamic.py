@@ -1,303 +1,199 @@
-"""LoRA strength that follows a schedule while the host samples, on any model.
+"""A LoRA whose strength follows a schedule while the host samples, on any model.
 
-Nothing is ever written into the model: a wrapper around the model sets the strength before each call, and for its length
-layers add ``strength · B A`` to their weights on the way. After an interrupt there is nothing to undo.
+Nothing is ever written into the model: a wrapper around it finds the strength of each call, and for its length layers add
+``strength · B A`` to their weights on the way. After an interrupt there is nothing to undo.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-import comfy.lora
-import comfy.lora_convert
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import nn
 
-from ...customcrafter_core.diffusion.strength import Curve, StrengthSchedule, remark_on
 from ...customcrafter_core.errors import InputError, some_names
-from ...customcrafter_core.subject.file import PREFIX, lora_tensors
-from ...customcrafter_core.subject.subject import Subject
 from .. import host
-from .weight_change import Place, WeightChange, changed_weights, places_in
+from .around_network import around_network
+from .identity_adapter import Branches
+from .lora_file import Patches, parts_of, same_as_carried
+from .output_branch import OutputBranch, branch_of, holds_bytes
+from .step_clock import clock_of, keep_clock
+from .strength_plan import StrengthPlan, levels_of
+from .weight_change import Now, Place, WeightChange, changed_layers, place_of
 
 log = logging.getLogger(__name__)
 
 KEY = "customcrafter"
-INNERMOST = "customcrafter_network"
-RECORD = "customcrafter_record"
-SAME_SIGMA = 1e-4  # relative; sigmas of neighbouring steps differ by more
-
-Patches = Mapping[Any, Any]
-"""The host's LoRA patches: weight name, or (name, offset, function), -> patch."""
+RUNS = "customcrafter_strengths"
+"""In the ``transformer_options`` of a run: each `ScheduledLoRA` -> its `strength_plan.RunStrengths`."""
 
 
-class _Call(threading.local):
-    """A call of the model; hosts with several GPUs make one on each at the same time."""
+class InModel:
+    """A LoRA's places in one copy of a model, looked up once in a run: hosts with several GPUs have a copy on each."""
 
-    strength = 0.0
-    uses = 0
+    def __init__(self, model: Any, changes: Sequence[WeightChange | OutputBranch], device: torch.device) -> None:
+        self.now = Now()
+        for change in changes:
+            change.place(device, model.manual_cast_dtype or model.get_dtype())
+        self.places: list[Place] = [
+            branch_of(model, change, self.now)
+            if isinstance(change, OutputBranch)
+            else place_of(model, change, self.now)
+            for change in changes
+        ]
+
+    @property
+    def missed(self) -> list[str]:
+        """The weights whose layers never asked for the LoRA."""
+        return [place.key for place in self.places if not place.use.taken]
 
 
-class ScheduledStrength:
-    """Strength of one LoRA during the current call of the model; as a wrapper it sets it for the length of the call."""
+class ScheduledLoRA:
+    """One LoRA on a model; wraps the host's runs of samplers and its calls of the model."""
 
-    def __init__(self, schedule: StrengthSchedule, *, start_at_step: int = 0, total_steps: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        plan: StrengthPlan,
+        patches: Patches,
+        changes: Sequence[WeightChange | OutputBranch],
+        page: host.NodeOnPage | None,
+    ) -> None:
         """Args:
-        schedule: strength over steps.
-        start_at_step: steps of the whole run that lie before this sampler's.
-        total_steps: of the whole run; 0 if it ends with this sampler's.
+        name: of its file, for messages.
+        plan: its strength.
+        patches: as the host reads them.
+        changes: what they do to each weight.
+        page: the node that puts it on the model.
         """
-        self._call = _Call()
-        self.changes: list[WeightChange] = []
-        self._places: dict[nn.Module, list[Place]] = {}
-        self._schedule, self._start, self._total = schedule, start_at_step, total_steps
+        self.name, self.plan, self.patches, self.changes = name, plan, patches, changes
+        self._page = page
+        self.adapters: Branches | None = None
+        self._models: dict[nn.Module, InModel] = {}
 
-    @property
-    def now(self) -> float:
-        """The strength; 0 between calls."""
-        return self._call.strength
-
-    @property
-    def uses(self) -> int:
-        """How often something asked for it in this call."""
-        return self._call.uses
-
-    def use(self) -> float:
-        """The strength, for what follows it; notes that something does."""
-        self._call.uses += 1
-        return self._call.strength
-
-    def strengths(self, sigmas: torch.Tensor) -> list[float]:
-        """The strength at each step of a sampler that runs over these sigmas ``(steps + 1,)``.
-
-        Raises:
-            InputError: as `total_of`.
-        """
-        total = self.total_of(sigmas)
-        return [self._schedule(self._start + step, total) for step in range(len(sigmas) - 1)]
-
-    def total_of(self, sigmas: torch.Tensor) -> int:
-        """Steps of the whole run that a sampler over these sigmas ``(steps + 1,)`` is a part of.
-
-        Raises:
-            InputError: the sampler runs a part of the steps, and which part is not told.
-        """
-        end = self._start + len(sigmas) - 1
-        if self._total and end > self._total:
-            raise InputError(
-                expected=f"a sampler that ends by step {self._total}, the total_steps",
-                found=f"one that runs from step {self._start} to step {end}",
-                remedy="Set total_steps and start_at_step to KSampler Advanced's steps and start_at_step; some "
-                "schedulers, such as ddim_uniform, make one step more than asked.",
-            )
-        if isinstance(self._schedule, Curve) and not self._total and float(sigmas[-1]) > 0:
-            raise InputError(
-                expected="total_steps for a curve over a sampler that leaves noise for the next one",
-                found="total_steps 0",
-                remedy="Set it to the steps of KSampler Advanced, and start_at_step to its start_at_step.",
-            )
-        return self._total or end
-
-    def watch(
-        self, run: Any, noise: Any, latent: Any, sampler: Any, sigmas: torch.Tensor, *rest: Any, **more: Any
+    def around_run(
+        self, run: Any, noise: torch.Tensor, latent: Any, sampler: Any, sigmas: torch.Tensor, *rest: Any, **more: Any
     ) -> Any:
-        """The host's run of a sampler ``(noise, latent, sampler, sigmas, …)``, checked before anything is computed."""
-        total = self.total_of(sigmas)
-        known = bool(self._total) or float(sigmas[-1]) == 0
-        remark = remark_on(self._schedule, total) if known else ""
+        """The host's run of a sampler ``(noise, latent, sampler, sigmas, …)``, checked before anything is loaded."""
+        sampling = run.class_obj.model_patcher.get_model_object("model_sampling")
+        strengths = self.plan.over(sigmas, noise, sampling)
+        remark = strengths.remark()
         if remark:
-            log.warning(remark)
+            self.warn(remark)
+        if self._page is not None:
+            self._page.show_levels(levels_of(strengths.part.sigmas, sampling))
+            if not remark:
+                self._page.say(strengths.words())
+        run.class_obj.model_options.setdefault("transformer_options", {}).setdefault(RUNS, {})[self] = strengths
         try:
-            return run(noise, latent, sampler, sigmas, *rest, **more)
+            result = run(noise, latent, sampler, sigmas, *rest, **more)
+            self._tell_missed()
+            return result
         finally:
-            self._places = {}
+            self._models = {}
             for change in self.changes:
                 change.let_go()
 
-    def _places_in(self, model: nn.Module) -> list[Place]:
-        """Where the changes belong, looked up once in a run for each model: hosts with several GPUs have one on each."""
-        if model not in self._places:
-            self._places[model] = places_in(model, self.changes, self.use)
-        return self._places[model]
-
-    def __call__(self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
-        """The host's model call ``(x, sigma, concat, text, control, options, …)`` with the strength set."""
-        sigmas = rest[3].get("sample_sigmas")
-        if sigmas is None:
+    def around_call(
+        self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any
+    ) -> torch.Tensor:
+        """The host's model call ``(x, sigma, concat, text, control, options, …)`` at the strength of its step."""
+        options, model = rest[3], run.class_obj
+        clock = clock_of(options)
+        if clock is None:
             raise InputError(
                 expected="a sampler that tells the model its steps",
                 found="a call of the model outside of sampling",
                 remedy="Use a sampler node of the host or of this pack.",
             )
-        total = self.total_of(sigmas)
-        # heun's second call of a part's last step is at the sigma of the next part's first
-        self._call.strength = self._schedule(min(self._start + steps_above(sigma, sigmas), total - 1), total)
-        self._call.uses = 0
-        called: list[bool] = []
+        strengths = options.get(RUNS, {}).get(self)
+        if strengths is None:  # something else than the host's guider calls the model
+            strengths = self.plan.over(torch.tensor(clock.sigmas), None, model.model_sampling)
+            here = InModel(model, self.changes, x.device)
+        else:
+            here = self._in(model, x.device)
+        call, called = strengths.now(clock, float(sigma.max())), list[bool]()
 
         def note(run: Any, *given: Any, **more: Any) -> Any:
             called.append(True)
             return run(*given, **more)
 
-        rest = (*rest[:3], around_network(rest[3], note), *rest[4:])
+        options = around_network(options, note)
+        if self.adapters is not None:
+            options = around_network(options, self.adapters.at(call.strength))
+        here.now.strength = call.strength
         try:
-            with changed_weights(self._places_in(run.class_obj)):
-                result = run(x, sigma, *rest, **conditions)
-            if called and not self.uses:
-                raise InputError(
-                    expected="a model whose layers take LoRA weights while it samples",
-                    found="layers that ignored them (GGUF, compiled or in a format of their own)",
-                    remedy="Load the model with the host's own loader.",
-                )
-            return result
+            with changed_layers(here.places):
+                result = run(x, sigma, *rest[:3], options, *rest[4:], **conditions)
         finally:
-            self._call.strength = 0.0
+            here.now.strength = 0.0
+        if called:
+            self._check_taken(here)
+            strengths.calls.append(call)
+        return result
+
+    def _in(self, model: nn.Module, device: torch.device) -> InModel:
+        if model not in self._models:
+            self._models[model] = InModel(model, self.changes, device)
+        return self._models[model]
+
+    def _check_taken(self, here: InModel) -> None:
+        if here.places and len(here.missed) == len(here.places):
+            raise InputError(
+                expected="a model whose layers take LoRA weights while it samples",
+                found=f"{len(here.places)} layers that all ignored {self.name} (a format of their own)",
+                remedy="Load the model with the host's own loader.",
+            )
+
+    def _tell_missed(self) -> None:
+        for here in self._models.values():
+            if here.missed and len(here.missed) < len(here.places):
+                took, all_of = len(here.places) - len(here.missed), len(here.places)
+                self.warn(
+                    f"{self.name}: {took} of {all_of} layers took it; these did not: {some_names(here.missed, 3)}"
+                )
+
+    def warn(self, text: str) -> None:
+        """Say something in the log and on the node."""
+        log.warning(text)
+        if self._page is not None:
+            self._page.say(text)
 
 
-def around_network(options: dict[str, Any], wrapper: Any) -> dict[str, Any]:
-    """The host's options with a wrapper next to the network: a cache (EasyCache) can answer a call before it."""
-    wrappers = options.get("wrappers", {})
-    around = dict(wrappers.get(WrappersMP.DIFFUSION_MODEL, {}))
-    around[INNERMOST] = [*around.pop(INNERMOST, []), wrapper]  # the last one is the innermost
-    return {**options, "wrappers": {**wrappers, WrappersMP.DIFFUSION_MODEL: around}}
-
-
-def step_at(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
-    """Step, from 0, of a call at ``sigma`` within its sampler's own run."""
-    return max(min(steps_above(sigma, sigmas), len(sigmas) - 2), 0)
-
-
-def steps_above(sigma: torch.Tensor, sigmas: torch.Tensor) -> int:
-    """How many of a run's sigmas lie above a call's: its step, from 0; in between two steps, the later one."""
-    return int((sigmas > float(sigma.max()) * (1 + SAME_SIGMA)).sum())
-
-
-def with_dynamic_strength(model: ModelPatcher, patches: Patches, strength: ScheduledStrength) -> ModelPatcher:
+def with_dynamic_lora(
+    model: ModelPatcher,
+    name: str,
+    patches: Patches,
+    plan: StrengthPlan,
+    *,
+    adapters: Branches | None = None,
+    page: host.NodeOnPage | None = None,
+) -> ModelPatcher:
     """A clone of a model whose LoRA follows a schedule; several can be put on top of each other."""
     clone = model.clone()
-    parts = [(*_parts(target), patch) for target, patch in patches.items()]
-    strength.changes = [
-        WeightChange(key, patch, offset, function, host.stored_scale(model, key))
-        for key, offset, function, patch in parts
-    ]
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, strength)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, strength.watch)
+    lora = ScheduledLoRA(name, plan, patches, [_change(model, *item) for item in patches.items()], page)
+    lora.adapters = adapters
+    if patches and same_as_carried(model, patches, [one.patches for one in loras_on(model)]):
+        lora.warn(f"{name} is on this model already: the strengths add up.")
+    keep_clock(clone)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, lora.around_run)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, lora.around_call)
     return clone
 
 
-def _parts(target: Any) -> tuple[str, Any, Any]:
-    """Weight, offset and function of a patch's target."""
-    if not isinstance(target, tuple):
-        return target, None, None
-    return target if len(target) == 3 else (*target, None)
-
-
-def lora_patches(model: ModelPatcher, tensors: Mapping[str, torch.Tensor], name: str) -> Patches:
-    """What a LoRA file changes in a model, by the host's own reading of LoRA files.
-
-    Raises:
-        InputError: no name in it fits the model, or a size does not.
-    """
-    names = comfy.lora.model_lora_keys_unet(model.model, {})
-    tensors = comfy.lora_convert.convert_lora(dict(tensors))
-    patches = comfy.lora.load_lora(tensors, names, log_missing=False)
-    weights = model.model.state_dict()
-    patches = {
-        target: patch
-        for target, patch in patches.items()
-        if _parts(target)[0] in weights and _can_change(model, _parts(target)[0])
-    }
-    if not patches:
-        raise InputError(
-            expected=f"a LoRA for {type(model.model).__name__}",
-            found=f"{name}, of whose names none fits what can change while it samples: {some_names(list(tensors), 3)}",
-            remedy="Choose a LoRA that was made for this model.",
-        )
-    values = [value for key, value in tensors.items() if not key.endswith(".alpha")]
-    taken = {id(value) for patch in patches.values() for value in _tensors_of(patch)}
-    count = sum(id(value) in taken for value in values)
-    if count < len(values):
-        log.warning(
-            "%s: %d of %d tensors are used; the others (of a text encoder or of other layers) fit nothing that can change "
-            "while %s samples.",
-            name, count, len(values), type(model.model).__name__,
-        )  # fmt: skip
-    for target, patch in patches.items():
-        key, offset, function = _parts(target)
-        if not _fits(weights[key], key, patch, offset, function):
-            raise InputError(
-                expected=f"a LoRA for {type(model.model).__name__}",
-                found=f"{name}, whose sizes do not fit {key} of {tuple(weights[key].shape)}",
-                remedy="Choose a LoRA that was made for this model.",
-            )
-    return patches
-
-
-def _can_change(model: ModelPatcher, key: str) -> bool:
-    """Whether the layer of a weight asks for changes of it: the host's own do, for ``weight`` and ``bias`` only."""
+def _change(model: ModelPatcher, target: Any, patch: Any) -> WeightChange | OutputBranch:
+    key, offset, function = parts_of(target)
     layer, _, kind = key.rpartition(".")
-    return kind in ("weight", "bias") and hasattr(model.get_model_object(layer), f"{kind}_function")
+    if holds_bytes(model.get_model_object(layer), kind):
+        return OutputBranch(key, patch, offset)
+    return WeightChange(key, patch, offset, function, host.stored_scale(model, key))
 
 
-def _tensors_of(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    parts = value.weights if hasattr(value, "weights") else value
-    return [found for part in parts for found in _tensors_of(part)] if isinstance(parts, (tuple, list)) else []
-
-
-def _fits(weight: torch.Tensor, key: str, patch: Any, offset: Any, function: Any) -> bool:
-    """Whether a patch can change a weight: the host only logs one that cannot, and samples without it.
-
-    The host's own computation runs without numbers; it reaches ``function`` only with a change of the weight's shape.
-    """
-    reached = []
-
-    def reach(change: torch.Tensor) -> torch.Tensor:
-        reached.append(True)
-        return change if function is None else function(change)
-
-    def tried(device: str) -> bool:
-        blank = torch.zeros(weight.shape, device=device)
-        try:
-            comfy.lora.calculate_weight([(1.0, patch, 1.0, offset, reach)], blank, key)
-        except (RuntimeError, IndexError, ValueError):
-            return False
-        return bool(reached) or (isinstance(patch, tuple) and patch[0] == "set")
-
-    return tried("meta") or tried("cpu")  # some adapters need numbers
-
-
-def recorded(model: ModelPatcher) -> tuple[ModelPatcher, list[dict[int, float]]]:
-    """A clone of a model that notes at which strengths its layers run.
-
-    Returns:
-        The model, and for each LoRA with a scheduled strength: step -> strength. A step that the network did not see
-        (a cache of steps answered it) is missing.
-    """
-    strengths = [
-        item for item in model.get_wrappers(WrappersMP.APPLY_MODEL, KEY) if isinstance(item, ScheduledStrength)
-    ]
-    notes: list[dict[int, float]] = [{} for _ in strengths]
-
-    def record(run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any) -> torch.Tensor:
-        result = run(x, sigma, *rest, **conditions)
-        for strength, noted in zip(strengths, notes, strict=True):
-            if strength.uses:
-                noted.setdefault(step_at(sigma, rest[3]["sample_sigmas"]), strength.now)
-        return result
-
-    clone = model.clone()
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, RECORD, record)  # added last, so inside those that set strengths
-    return clone, notes
-
-
-def subject_patches(subject: Subject) -> Patches:
-    """A subject's LoRA factors as the host's patches."""
-    names = {f"{PREFIX}{name}": f"{PREFIX}{name}.weight" for name in subject.factors}
-    return comfy.lora.load_lora(lora_tensors(subject), names)
+def loras_on(model: ModelPatcher) -> list[ScheduledLoRA]:
+    """Those of a model whose strength follows the steps, in the order in which they were put on it."""
+    wrappers = model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
+    return [wrapper.__self__ for wrapper in wrappers if isinstance(getattr(wrapper, "__self__", None), ScheduledLoRA)]

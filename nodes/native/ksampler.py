@@ -15,11 +15,13 @@ from comfy.model_patcher import ModelPatcher
 from einops import rearrange
 
 from ...customcrafter_core.diffusion.strength import StrengthSchedule
+from ...customcrafter_core.diffusion.switch import NoiseSwitch
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
+from .applied import Applied, by_step, recorded
 from .ddim import make_sampler, start_noise
-from .dynamic import ScheduledStrength, recorded
 from .model import base_of
+from .strength_plan import StrengthPlan
 from .subject import with_dynamic_subject
 
 
@@ -38,10 +40,11 @@ class Run:
     sampler_name: str
     scheduler: str
     denoise: float
-    schedule: StrengthSchedule
+    schedule: StrengthSchedule | NoiseSwitch
     own_sampler: bool
     subject: Subject | None = None
     any_base: bool = False
+    page: host.NodeOnPage | None = None
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,8 @@ class Sampled:
     latent: dict[str, Any]
     """The LATENT."""
     steps: int
-    applied: list[list[float | None]]
-    """For each LoRA on the model whose strength follows the steps its strength at each step; None at steps that the
-    network did not see."""
+    applied: list[Applied]
+    """For each LoRA on the model whose strength follows the steps."""
 
 
 def run(settings: Run) -> Sampled:
@@ -65,8 +67,8 @@ def run(settings: Run) -> Sampled:
     model = settings.model
     sigmas = run_sigmas(settings)
     if settings.subject is not None:
-        strength = ScheduledStrength(settings.schedule)
-        model = with_dynamic_subject(model, settings.subject, strength, any_base=settings.any_base)
+        plan = StrengthPlan(settings.schedule)
+        model = with_dynamic_subject(model, settings.subject, plan, any_base=settings.any_base, page=settings.page)
     model, applied = recorded(model)
     latent = host.fit_empty_latent(model, settings.latent_image)
     start = own_start(settings, model, latent) if settings.own_sampler else host_start(settings, latent)
@@ -75,9 +77,7 @@ def run(settings: Run) -> Sampled:
         samples = rearrange(samples, "1 c t h w -> t c h w")
     result = {name: value for name, value in settings.latent_image.items() if not name.startswith("downscale_ratio")}
     steps = len(sigmas) - 1
-    return Sampled(
-        {**result, "samples": samples}, steps, [[line.get(step) for step in range(steps)] for line in applied]
-    )
+    return Sampled({**result, "samples": samples}, steps, [by_step(calls, steps) for calls in applied])
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...customcrafter_core.output.chart import strength_chart
+from ...customcrafter_core.output.chart import Held, strength_chart
 
 
-def strength_picture(lines: Sequence[Sequence[float | None]]) -> torch.Tensor:
-    """Lines of strengths, one for each step or None for a gap, as ``(1, h, w, 3)``, 0 … 1."""
+def strength_picture(lines: Sequence[Sequence[Held]]) -> torch.Tensor:
+    """Lines of strengths, one for each step, several or None for a gap, as ``(1, h, w, 3)``, 0 … 1."""
     return as_image(strength_chart(lines))
 
 

@@ -19,9 +19,9 @@ from ...customcrafter_core.sampling.shared_runs import RunTree, forwards_of
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
 from .ddim import step_noise
-from .dynamic import ScheduledStrength
 from .ksampler import Run, own_start, run_sigmas, sample_from
 from .prompted import decoded, settings_of
+from .strength_plan import StrengthPlan
 from .subject import with_dynamic_subject
 
 LARGEST = 64  # runs; each video is kept until the sheet is drawn
@@ -99,8 +99,7 @@ def sweep(
         InputError: the subject does not fit the model, or the prompt does not name it.
     """
     steps, chosen = step_count(settings), Chosen(strengths)
-    strength = ScheduledStrength(chosen)
-    model = with_dynamic_subject(settings.model, subject, strength, any_base=settings.any_base)
+    model = with_dynamic_subject(settings.model, subject, StrengthPlan(chosen), any_base=settings.any_base)
     per_run = [[(value,) for value in strengths_of(strength, steps)] for strength in strengths]
     sampler = TreeSampler(chosen, per_run, settings.eta)
     latents = _sampled(settings, model, sampler)

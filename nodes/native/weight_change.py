@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,30 @@ from torch import nn
 PRODUCTS = (torch.float32, torch.float16, torch.bfloat16)
 """Types in which a product is added to a weight in one operation."""
 
-Use = Callable[[], float]
-"""Gives the strength of a LoRA during the current call of the model, for what follows it."""
+
+class Now:
+    """The strength of a LoRA in the call of one model that is under way; 0 between calls.
+
+    An object rather than a number that a thread holds: layers may fetch their weights in another thread.
+    """
+
+    def __init__(self) -> None:
+        self.strength = 0.0
+
+
+class Use:
+    """The strength for one layer of a model, and whether the layer has ever asked for it.
+
+    Each layer has its own: what a compiled layer writes to an object of its own is seen outside of it.
+    """
+
+    def __init__(self, now: Now) -> None:
+        self._now, self.taken = now, False
+
+    def strength(self) -> float:
+        """The strength of the moment; notes that it was asked for."""
+        self.taken = True
+        return self._now.strength
 
 
 class WeightChange:
@@ -48,7 +71,7 @@ class WeightChange:
 
         A plain LoRA is added in one operation and rounded once; the host's function takes six, and a copy in float32.
         """
-        strength = use()
+        strength = use.strength()
         if strength == 0:
             return weight
         if self._is_plain and weight.dtype in PRODUCTS:
@@ -61,11 +84,15 @@ class WeightChange:
             return comfy.lora.calculate_weight([change], weight.clone(), self.key)
         return comfy.lora.calculate_weight([change], weight * self._scale, self.key) / self._scale
 
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Copy the patch to where a model computes, before it does: a compiled layer could not."""
+        self._on(device, dtype if self._is_plain and dtype in PRODUCTS else None)
+
     def _on(self, device: torch.device, dtype: torch.dtype | None) -> Any:
         """The patch on a device and in a type, None for its own; copied once for each."""
         place = (device, dtype)
         if place not in self._placed:
-            self._placed[place] = _moved(self._patch, device, dtype)
+            self._placed[place] = patch_on(self._patch, device, dtype)
         return self._placed[place]
 
     def let_go(self) -> None:
@@ -73,27 +100,42 @@ class WeightChange:
         self._placed = {}
 
 
-Place = tuple[nn.Module, str, Callable[[torch.Tensor], torch.Tensor]]
-"""A layer, the name of its list of functions, and the function that belongs there."""
+@dataclass
+class Place:
+    """What a LoRA changes in a layer of a model, and how."""
+
+    key: str
+    """The weight's name."""
+    layer: nn.Module
+    attribute: str
+    """That is replaced for the length of a call."""
+    changed: Callable[[Any], Any]
+    """Gives its value with the change from the one before."""
+    use: Use
 
 
-def places_in(model: nn.Module, changes: Iterable[WeightChange], use: Use) -> list[Place]:
-    """Where changes belong in the host's model, whose weights they name; ``use`` gives their strength."""
-    parts = [(change, *change.key.rpartition(".")) for change in changes]
-    return [
-        (comfy.utils.get_attr(model, layer), f"{kind}_function", partial(change, use))
-        for change, layer, _, kind in parts
-    ]
+def place_of(model: nn.Module, change: WeightChange, now: Now) -> Place:
+    """Where a change belongs in the host's model, whose weight it names."""
+    layer, _, kind = change.key.rpartition(".")
+    use = Use(now)
+    function = partial(change, use)
+    # never in place: layers may share a list
+    return Place(
+        change.key, comfy.utils.get_attr(model, layer), f"{kind}_function", lambda before: [*before, function], use
+    )
 
 
 @contextmanager
-def changed_weights(places: Iterable[Place]) -> Iterator[None]:
+def changed_layers(places: Iterable[Place]) -> Iterator[None]:
     """Let layers apply changes while the context lasts; what they had before comes back."""
     with ExitStack() as stack:
-        for layer, functions, change in places:
-            before = getattr(layer, functions)
-            stack.callback(setattr, layer, functions, before)
-            setattr(layer, functions, [*before, change])  # never in place: layers may share a list
+        for place in places:
+            own, before = vars(place.layer), getattr(place.layer, place.attribute)
+            if place.attribute in own:
+                stack.callback(setattr, place.layer, place.attribute, before)
+            else:
+                stack.callback(delattr, place.layer, place.attribute)
+            setattr(place.layer, place.attribute, place.changed(before))
         yield
 
 
@@ -108,14 +150,14 @@ def scale_of(patch: Any) -> float:
     return 1.0 if alpha is None else float(alpha) / len(down)
 
 
-def _moved(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+def patch_on(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     """A patch with its tensors on a device; the patch itself stays as it is."""
     if isinstance(value, torch.Tensor):
         return value.to(device, dtype)
     if isinstance(value, (tuple, list)):
-        return type(value)(_moved(part, device, dtype) for part in value)
+        return type(value)(patch_on(part, device, dtype) for part in value)
     if hasattr(value, "weights"):
         moved = copy(value)
-        moved.weights = _moved(value.weights, device, dtype)
+        moved.weights = patch_on(value.weights, device, dtype)
         return moved
     return value

@@ -39,8 +39,8 @@ def measured(scene: Scene, subjects: dict[str, Subject], model: list, sampler) -
         ("ddim", [0.4, 0.4, 0.8, 0.8, 0.8]),
         ("euler_ancestral", [0.4, 0.4, 0.8, 0.8, 0.8]),
         ("dpmpp_2m", [0.4, 0.4, 0.8, 0.8, 0.8]),
-        # heun calls the model twice a step, the second time at the sigma of the next one
-        ("heun", [0.4, 0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]),
+        # heun calls the model twice in a step, but once in the last
+        ("heun", [0.4, 0.4, 0.4, 0.4, 0.8, 0.8, 0.8, 0.8, 0.8]),
     ],
 )
 def test_strength_by_sampler(bench: Bench, subjects: dict[str, Subject], sampler: str, expected: list[float]) -> None:

@@ -1,6 +1,7 @@
-// The strength at each step, as customcrafter_core/diffusion/strength.py computes it; a test holds both together.
+// The strength at each step, as customcrafter_core/diffusion computes it; a test holds both together.
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const [SAME_TIMESTEP, SAME_SIGMA] = [1e-3, 1e-6];
 
 /** Points [progress, strength] of a text such as "0:0.4, 0.1:0.8", by progress; null if it is not of this form. */
 export function parseCurve(text) {
@@ -25,13 +26,39 @@ function curveAt(points, progress) {
     return y0 + ((y1 - y0) * (progress - x0)) / (x1 - x0);
 }
 
-/** The strength at every step; null if the curve's text is not understood. */
-export function strengthsOf({ lambda_s, lambda_l, k, curve }, steps) {
+/**
+ * Which of the steps run at λs; null where that hangs on noise levels that are not known.
+ * @param levels for each step the noise at which it begins: [sigma, timestep or null]
+ */
+export function earlySteps({ k, switch_by, switch_at }, steps, levels) {
     const all = Array.from({ length: steps }, (_, step) => step);
+    if (switch_by === "percent") return all.map((step) => step < Math.floor((steps * switch_at) / 100 + 0.5));
+    if (switch_by !== "timestep" && switch_by !== "sigma") return all.map((step) => step < k);
+    const at = levels?.map(([sigma, timestep]) => (switch_by === "sigma" ? sigma : timestep));
+    if (at?.length !== steps || at.includes(null)) return null;
+    const same = switch_by === "timestep" ? SAME_TIMESTEP : SAME_SIGMA * switch_at;
+    return at.map((level) => level > switch_at + same);
+}
+
+/** The strength at every step; null if the curve's text is not understood or the noise levels are not known. */
+export function strengthsOf(values, steps, levels) {
+    const { lambda_s, lambda_l, curve } = values;
     if (curve && curve.trim()) {
         const points = parseCurve(curve);
-        return points && all.map((step) => curveAt(points, steps > 1 ? step / (steps - 1) : 0));
+        return points && Array.from({ length: steps }, (_, i) => curveAt(points, steps > 1 ? i / (steps - 1) : 0));
     }
     const round = (value) => Math.round(value * 1000) / 1000; // sliders leave unrounded values
-    return all.map((step) => (step < k ? round(lambda_s) : round(lambda_l)));
+    const early = earlySteps(values, steps, levels);
+    return early && early.map((is) => (is ? round(lambda_s) : round(lambda_l)));
+}
+
+/** Where the strength switches, in the other units: "10 % = t 881 = sigma 7.56". Rounded up: typed in, it is the same step. */
+export function inOtherUnits(k, steps, levels) {
+    const said = [`${+((100 * k) / steps).toPrecision(3)} %`];
+    if (levels?.length === steps && k < steps) {
+        const [sigma, timestep] = levels[k];
+        if (timestep !== null) said.push(`t ${Math.ceil((timestep - SAME_TIMESTEP / 2) * 100) / 100}`);
+        said.push(`sigma ${Math.ceil(sigma * 1e4 - 1e-6) / 1e4}`);
+    }
+    return said.join(" = ");
 }

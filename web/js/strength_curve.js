@@ -1,14 +1,16 @@
 // Draws the strength at each step on the nodes that set it, while their sliders move. Without it the nodes work the same.
 
+import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { strengthsOf } from "./strength.js";
+import { earlySteps, inOtherUnits, strengthsOf } from "./strength.js";
 
 const NODES = [
     "CustomCrafterDynamicWeightedKSampler",
     "CustomCrafterDynamicSubjectWeights",
     "CustomCrafterDynamicLoRAWeights",
 ];
-const READ = ["lambda_s", "lambda_l", "k", "curve", "steps", "total_steps"];
+const READ = ["lambda_s", "lambda_l", "k", "curve", "steps", "total_steps", "switch_by", "switch_at"];
+const LIST = ["sampler_name", "scheduler", "steps", "denoise"]; // what a sampler's noise levels hang on
 const USUAL_STEPS = 50; // the paper's: what is drawn where only the sampler knows how many there are
 const [HEIGHT, MARGIN] = [116, 8];
 const [LEFT, RIGHT, TOP, BOTTOM] = [36, 10, 18, 18];
@@ -22,22 +24,44 @@ function read(node) {
     return { values, linked: linked.map((input) => input.name) };
 }
 
+/** The noise levels of a sampler of this pack, asked of the host once for each list; of others they are known after a run. */
+const asked = new Map();
+function levelsOf(node, told, update) {
+    const list = LIST.map((name) => node.widgets.find((widget) => widget.name === name)?.value);
+    if (list.includes(undefined)) return told;
+    const address = `/customcrafter/levels?${new URLSearchParams(LIST.map((name, i) => [name, list[i]]))}`;
+    if (!asked.has(address)) {
+        asked.set(address, null);
+        api.fetchApi(address)
+            .then((answer) => answer.json())
+            .then((levels) => asked.set(address, levels))
+            .then(update, () => {});
+    }
+    return asked.get(address);
+}
+
 /** What is drawn: strengths, and words in the corners. */
-function describe({ values, linked }) {
+function describe({ values, linked }, levels) {
     if (linked.length) return { strengths: [], above: `${linked.join(", ")}: set by a link`, last: "" };
-    const own = values.steps ?? values.total_steps;
+    const own = values.steps ?? (values.total_steps || levels?.length);
     const steps = own || USUAL_STEPS;
-    const strengths = strengthsOf(values, steps);
+    const strengths = strengthsOf(values, steps, levels);
     const last = own ? `step ${steps}` : `if ${steps} steps`;
-    if (!strengths) return { strengths: [], above: "curve: not understood", last: "" };
-    if (values.curve?.trim()) return { strengths, above: "curve", last };
+    if (values.curve?.trim()) {
+        return strengths ? { strengths, above: "curve", last } : { strengths: [], above: "curve: not understood", last: "" };
+    }
     const [s, l] = [`λs ${values.lambda_s.toFixed(2)}`, `λl ${values.lambda_l.toFixed(2)}`];
-    const parts = values.k <= 0 ? [l] : values.k >= steps ? [s, `K ${values.k}`, "λl not used"] : [s, `K ${values.k}`, l];
-    return { strengths, above: parts.join("    "), last };
+    if (!strengths) {
+        return { strengths: [], above: `${s} above ${values.switch_by} ${values.switch_at}, then ${l}`, last: "" };
+    }
+    const k = earlySteps(values, steps, levels).filter(Boolean).length;
+    const count = own ? `K ${k} of ${steps}` : `K ${k}`;
+    const parts = k <= 0 ? [l] : k >= steps ? [s, count, "λl not used"] : [s, count, l];
+    return { strengths, above: parts.join("    "), last, below: own ? `= ${inOtherUnits(k, steps, levels)}` : "" };
 }
 
 /** Draw into a canvas of this width and height, which the page shows at some scale. */
-function draw(canvas, [width, tall, scale], { strengths, above, last }) {
+function draw(canvas, [width, tall, scale], { strengths, above, last, below }) {
     canvas.width = width * scale;
     canvas.height = tall * scale;
     const context = canvas.getContext("2d");
@@ -74,6 +98,7 @@ function draw(canvas, [width, tall, scale], { strengths, above, last }) {
     });
     context.stroke();
     text("step 1", LEFT, tall - BOTTOM / 2, "left");
+    text(below ?? "", (LEFT + width - RIGHT) / 2, tall - BOTTOM / 2, "center");
     text(last, width - RIGHT, tall - BOTTOM / 2, "right");
 }
 
@@ -82,10 +107,13 @@ function addCurve(node) {
     const canvas = document.createElement("canvas");
     canvas.style.width = canvas.style.height = "100%";
     canvas.dataset.customcrafter = "strength";
-    let drawn = "";
+    let [drawn, told] = ["", null];
+    const find = (name) => node.widgets.find((widget) => widget.name === name);
     const update = () => {
         try {
-            const shown = describe(read(node));
+            const [by, k, at] = ["switch_by", "k", "switch_at"].map(find);
+            [k.disabled, at.disabled] = [by.value !== "steps", by.value === "steps"];
+            const shown = describe(read(node), levelsOf(node, told, update));
             const zoom = canvas.getBoundingClientRect().width / canvas.clientWidth || 1;
             const size = [canvas.clientWidth, canvas.clientHeight, zoom * (window.devicePixelRatio || 1)];
             const key = JSON.stringify([shown, size]);
@@ -121,6 +149,11 @@ function addCurve(node) {
         setTimeout(update); // the link is in place by then
         return answer;
     };
+    api.addEventListener("customcrafter.levels", ({ detail }) => {
+        if (String(detail.node) !== String(node.id)) return;
+        told = detail.levels;
+        update();
+    });
     new ResizeObserver(update).observe(canvas);
     const needed = node.computeSize();
     node.setSize([0, 1].map((side) => Math.max(node.size[side], needed[side])));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,72 @@ def small_flux() -> Any:
     return comfy.supported_models.Flux(sizes)
 
 
+class OneLayer(torch.nn.Module):
+    """A network of one layer of the host's own, over channels: as quick as a network can be."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer, self.dtype = layer, torch.float32
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, **_: Any) -> torch.Tensor:
+        return self.layer(x.movedim(1, -1)).movedim(-1, 1) * 0.1
+
+
+class BytesLinear(torch.nn.Linear):
+    """A layer that holds its weight as bytes, in a format of its own, and reads no list of functions."""
+
+    def __init__(self, of: torch.nn.Linear) -> None:
+        super().__init__(of.in_features, of.out_features, of.bias is not None, device="meta")
+        self.scale = of.weight.detach().abs().max() / 127
+        self.weight = torch.nn.Parameter((of.weight.detach() / self.scale).round().to(torch.int8), requires_grad=False)
+        self.bias = of.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weight.to(x.dtype) * self.scale, self.bias)
+
+
+def quantized(form: str) -> Any:
+    """Makes layers of the host's own for weights of a smaller type."""
+
+    def made(of: torch.nn.Linear) -> torch.nn.Module:
+        import json
+
+        import comfy.ops
+
+        is_float = form.startswith("float8")
+        weight = of.weight.detach().float()
+        scale = weight.abs().max() / (448 if is_float else 127)
+        small = (weight / scale).to(torch.float8_e4m3fn) if is_float else (weight / scale).round().to(torch.int8)
+        told = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+        kinds = comfy.ops.mixed_precision_ops({}, torch.float32)
+        layer = kinds.Linear(of.in_features, of.out_features, of.bias is not None, device="cpu", dtype=torch.float32)
+        bias = {} if of.bias is None else {"bias": of.bias.detach()}
+        layer.load_state_dict({"weight": small, "weight_scale": scale, "comfy_quant": told, **bias}, strict=False)
+        return layer
+
+    return made
+
+
+def one_layer(flow: bool) -> Any:
+    """A model of one layer that the host samples with noise prediction or with flow matching."""
+    import comfy.latent_formats
+    import comfy.model_base
+    import comfy.ops
+    import comfy.supported_models_base
+
+    class Config(comfy.supported_models_base.BASE):
+        unet_config = {"disable_unet_model_creation": True}  # noqa: RUF012
+        latent_format = comfy.latent_formats.SD15
+        sampling_settings = {"shift": 8.0} if flow else {}
+
+    kinds = comfy.model_base.ModelType
+    config = Config({"disable_unet_model_creation": True})
+    config.set_inference_dtype(torch.float32, None)
+    model = comfy.model_base.BaseModel(config, model_type=kinds.FLOW if flow else kinds.EPS, device="cpu")
+    model.diffusion_model = OneLayer(comfy.ops.disable_weight_init.Linear(4, 4, bias=False))
+    return config, model
+
+
 class ProbeSmallModel:
     """A small model with random weights that the host builds itself; text for it, a latent and a LoRA."""
 
@@ -396,16 +463,19 @@ class ProbeSmallModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"kind": (["sd15", "sd15 half", "flux", "scaled fp8", "plain parts"],)}}
+        return {"required": {"kind": ("STRING",)}}
 
     def make(self, kind: str) -> tuple[Any, ...]:
         import comfy.model_patcher
 
-        config = small_sd15() if kind.startswith("sd15") else small_flux()
-        config.set_inference_dtype(torch.float16 if kind.endswith("half") else torch.float32, None)
-        if kind == "scaled fp8":
-            config.scaled_fp8 = torch.float8_e4m3fn
-        model = config.get_model({}, "", device="cpu")
+        if kind.startswith("one layer"):
+            config, model = one_layer(kind.endswith("flow"))
+        else:
+            config = small_sd15() if kind.startswith("sd15") else small_flux()
+            config.set_inference_dtype(torch.float16 if kind.endswith("half") else torch.float32, None)
+            if kind == "scaled fp8":
+                config.scaled_fp8 = torch.float8_e4m3fn
+            model = config.get_model({}, "", device="cpu")
         if kind == "plain parts":  # as models of other packs have them: not of the host's layer classes
             network, made = model.diffusion_model, model.diffusion_model.img_in
             network.img_in = torch.nn.Linear(made.in_features, made.out_features)
@@ -418,7 +488,11 @@ class ProbeSmallModel:
             value.data = torch.tensor(0.5) if name.endswith("scale_weight") else made.to(value.dtype)
         lora, layers = {}, []
         for name, value in model.diffusion_model.named_parameters():
-            if value.ndim == 2 and name.endswith(".weight") and ("attn" in name or "qkv" in name):
+            if (
+                value.ndim == 2
+                and name.endswith(".weight")
+                and ("attn" in name or "qkv" in name or name == "layer.weight")
+            ):
                 layers.append(name.removesuffix(".weight"))
                 lora[f"diffusion_model.{layers[-1]}.lora_A.weight"] = (
                     torch.randn(2, value.shape[1], generator=generator) * 0.3
@@ -430,6 +504,14 @@ class ProbeSmallModel:
                 layer = f"diffusion_model.{name.removesuffix('.weight')}"
                 lora[f"{layer}.lora_A.weight"] = torch.randn(2, *value.shape[1:], generator=generator) * 0.1
                 lora[f"{layer}.lora_B.weight"] = torch.randn(value.shape[0], 2, 1, 1, generator=generator) * 0.1
+        if kind.endswith("bytes"):
+            for name in layers:
+                parent, _, last = name.rpartition(".")
+                setattr(
+                    model.diffusion_model.get_submodule(parent),
+                    last,
+                    BytesLinear(model.diffusion_model.get_submodule(name)),
+                )
         layer = f"diffusion_model.{layers[0]}"
         change = lora[f"{layer}.lora_B.weight"] @ lora[f"{layer}.lora_A.weight"]
         text = [
@@ -440,6 +522,240 @@ class ProbeSmallModel:
             model, load_device=torch.device("cpu"), offload_device=torch.device("cpu")
         )
         return patcher, text, latent, lora, change, layer
+
+
+class ProbeThreads:
+    """Calls a scheduled LoRA for two copies of a model at the same time, each at its own noise level, and asks a layer of each for its
+    weight in a third thread; writes the strengths found there.
+    """
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "other": ("MODEL",),
+                "change": ("*",),
+                "layer": ("STRING",),
+                "name": ("STRING",),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
+        return True
+
+    def run(self, model: Any, other: Any, change: torch.Tensor, layer: str, name: str) -> dict[str, Any]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        (around,) = model.get_wrappers("apply_model", "customcrafter")
+        sigmas, fetcher = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0]), ThreadPoolExecutor(1)
+
+        class Run:
+            def __init__(self, copied: Any) -> None:
+                self.class_obj = copied
+
+            def __call__(self, x: Any, sigma: Any, concat: Any, text: Any, control: Any, options: Any) -> float:
+                module = self.class_obj.get_submodule(layer)
+                before = module.weight.detach().float()
+                after = fetcher.submit(fetched, module, before).result()
+                return float(((after - before) * change).sum() / (change * change).sum())
+
+        @torch.inference_mode()
+        def fetched(module: Any, weight: torch.Tensor) -> torch.Tensor:
+            return module.weight_function[-1](weight)
+
+        @torch.inference_mode()
+        def call(number: int) -> list[float]:
+            run = Run((model, other)[number].model)
+            level = torch.tensor([1.0 if number else 4.0])
+            options = {"sample_sigmas": sigmas}
+            return [round(around(run, change, level, None, None, None, options), 4) for _ in range(200)]
+
+        with ThreadPoolExecutor(2) as both:
+            torch.save(list(both.map(call, range(2))), output_file(name))
+        return {"ui": {"text": [name]}}
+
+
+class ProbePlainLayer:
+    """A model one of whose layers ignores changes of its weight."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "layer": ("STRING",)}}
+
+    def apply(self, model: Any, layer: str) -> tuple[Any]:
+        def wrapper(run: Any, *given: Any, **more: Any) -> Any:
+            module = run.class_obj.get_submodule(layer)
+            kept, module.weight_function = module.weight_function, []
+            try:
+                return run(*given, **more)
+            finally:
+                module.weight_function = kept
+
+        clone = model.clone()
+        clone.add_wrapper_with_key("apply_model", "probe", wrapper)
+        return (clone,)
+
+
+class ProbeCompiled:
+    """A model that is compiled as the host's node does, and what compiling came to so far."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "backend": ("STRING",),
+                "name": ("STRING",),
+                "keys": ("STRING", {"default": ""}),
+            }
+        }
+
+    def apply(self, model: Any, backend: str, name: str, keys: str) -> tuple[Any]:
+        import torch._dynamo
+        from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+        def count(run: Any, *given: Any, **more: Any) -> Any:
+            result = run(*given, **more)
+            counters = torch._dynamo.utils.counters
+            torch.save(counters["stats"]["unique_graphs"], output_file(name))
+            return result
+
+        clone = model.clone()
+        set_torch_compile_wrapper(clone, backend=backend, **({"keys": keys.split(",")} if keys else {}))
+        clone.add_wrapper_with_key("outer_sample", "probe", count)
+        return (clone,)
+
+
+class ProbeSteps:
+    """Runs samplers on a model, and writes for each call of the network its step, by the sampler's own loop, and the strength of
+    the LoRA in one weight.
+
+    A case has a ``sampler`` and may have ``sigmas``, a ``factor`` by which the model is told another sigma, ``parts`` (where the list
+    is cut), a ``batch``, ``apart`` (prompt and negative prompt one by one) and ``noise`` 0 (none is added).
+    """
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        given = {
+            "model": ("MODEL",),
+            "text": ("CONDITIONING",),
+            "latent": ("LATENT",),
+            "change": ("*",),
+            "layer": ("STRING",),
+        }
+        return {"required": {**given, "steps": ("INT",), "cases": ("PROBE_VALUES",), "name": ("STRING",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Any) -> bool:
+        return True
+
+    def run(
+        self, model: Any, text: Any, latent: Any, change: Any, layer: str, steps: int, cases: Any, name: str
+    ) -> dict[str, Any]:
+        cases = cases["__value__"] if isinstance(cases, dict) else cases
+        torch.save(
+            [self.one(model, text, latent["samples"], change, layer, steps, **case) for case in cases],
+            output_file(name),
+        )
+        return {"ui": {"text": [name]}}
+
+    def one(
+        self, model: Any, text: Any, latent: torch.Tensor, change: torch.Tensor, layer: str, steps: int, *, sampler: str,
+        sigmas: Any = None, factor: float = 1.0, parts: Any = (), batch: int = 1, apart: bool = False, noise: bool = True,
+        denoise: float = 1.0,
+    ) -> Any:  # fmt: skip
+        import comfy.extra_samplers.uni_pc
+        import comfy.k_diffusion.sampling
+        import comfy.sample
+        import comfy.samplers
+
+        loop, seen, modules = [0], [], (comfy.k_diffusion.sampling, comfy.extra_samplers.uni_pc)
+
+        def counted(count: int, **_: Any) -> Any:
+            for loop[0] in range(count):
+                yield loop[0]
+
+        def note(run: Any, x: torch.Tensor, sigma: torch.Tensor, *given: Any, **more: Any) -> Any:
+            module = run.class_obj.get_submodule(layer)
+            before = module.weight.detach().float()
+            after = before.clone()
+            for function in module.weight_function:
+                after = function(after)
+            strength = float(((after - before) * change).sum() / (change * change).sum())
+            seen.append((len(x), float(sigma.max()), loop[0], round(strength, 4)))
+            return run(x, sigma, *given, **more)
+
+        probed = model.clone()
+        probed.add_wrapper_with_key("apply_model", "probe", note)
+        if apart:
+            probed.model.memory_required = lambda *_, **__: 1e18
+        plan = comfy.samplers.KSampler(
+            probed, steps=steps, device="cpu", sampler="euler", scheduler="simple", denoise=denoise,
+            model_options=probed.model_options,
+        )  # fmt: skip
+        whole = plan.sigmas if sigmas is None else torch.tensor(sigmas)
+        x, result = latent.repeat(batch, 1, 1, 1), []
+        kept = [module.trange for module in modules]
+        for module in modules:
+            module.trange = counted
+        try:
+            edges = [0, *parts, len(whole) - 1]
+            for start, end in pairwise(edges):
+                adds = noise and not start
+                first = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) * adds
+                x = comfy.sample.sample_custom(
+                    probed, first, 2.0 if apart else 1.0, told_another(comfy.samplers.sampler_object(sampler), factor),
+                    whole[start : end + 1], text, text, x, disable_pbar=True, seed=3,
+                )  # fmt: skip
+                result.append(list(seen))
+                seen.clear()
+        except Exception as error:  # some samplers cannot do some lists, with or without a LoRA
+            return {"error": f"{type(error).__name__}: {error}"}
+        finally:
+            for module, own in zip(modules, kept, strict=True):
+                module.trange = own
+        sampling = probed.get_model_object("model_sampling")
+        levels = [(float(sigma), float(sampling.timestep(sigma))) for sigma in whole[:-1]]
+        return {"calls": result, "latent": x, "levels": levels}
+
+
+def told_another(sampler: Any, factor: float) -> Any:
+    """A sampler that tells the model another sigma, as those that add detail do."""
+    inner = sampler.sampler_function
+
+    class Told:
+        def __init__(self, model: Any) -> None:
+            self.model = model
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.model, name)
+
+        def __call__(self, x: torch.Tensor, sigma: torch.Tensor, **more: Any) -> torch.Tensor:
+            return self.model(x, sigma * factor, **more)
+
+    if factor != 1.0:
+        sampler.sampler_function = lambda model, x, sigmas, **more: inner(Told(model), x, sigmas, **more)
+    return sampler
 
 
 class ProbeControlNet:
@@ -510,6 +826,10 @@ PROBES = [
     ProbeHalfCLIP,
     ProbeHalfVAE,
     ProbeSmallModel,
+    ProbeSteps,
+    ProbeThreads,
+    ProbePlainLayer,
+    ProbeCompiled,
     ProbeControlNet,
 ]
 NODE_CLASS_MAPPINGS = {probe.__name__: probe for probe in PROBES}
