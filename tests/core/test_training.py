@@ -307,8 +307,9 @@ def test_a_bad_step_is_skipped_counted_and_told(
     assert [torch.equal(seen[i], seen[i - 1]) for i in range(1, 7)] == [i in bad for i in range(1, 7)]
     assert caplog.text.count("was skipped: loss of the subject nan") == 4
     assert draw_loss(trainer.history).size and trainer.is_whole()
-    result = learn(tiny, config)  # calls are beyond the bad ones
-    assert "skipped_steps" not in result.subject.training
+    calls.clear()
+    assert learn(tiny, config).training["skipped_steps"] == 4
+    assert "skipped_steps" not in learn(tiny, config).training
 
 
 # --- the loss ---------------------------------------------------------------------------------------------------------
