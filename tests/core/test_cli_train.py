@@ -51,7 +51,7 @@ def test_all_settings_from_a_file_and_some_from_the_line(folder: Path, capsys: p
     assert subject.training["resize"] == [0.5, 1.2]
     assert "no prior pictures, so nothing keeps the class from being forgotten; the paper has 200" in shown
     assert (subject.training["photos"], subject.training["prior_pictures"]) == (2, 0)
-    assert "edges of 2 are cut off, up to 33% of a photo, to fit 32x16" in shown
+    assert "2 shown whole: their shape is not that of 32x16" in shown
     for name in (STATE, LOSS_PICTURE, SAMPLE_STRIP):
         assert (run_folder(folder / "dog.safetensors") / name).is_file()
 
@@ -197,7 +197,7 @@ def test_a_run_begun_anew_goes_on_without_force(
 def test_the_base_model_makes_missing_prior_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "2"]
     assert main(arguments) == 0
-    assert "2 photos, 2 prior pictures. The edges" in capsys.readouterr().out
+    assert "2 photos, 2 prior pictures. 2 shown whole" in capsys.readouterr().out
     assert load_subject(folder / "dog.safetensors").training["prior_pictures"] == 2
     made = {path: path.read_bytes() for path in (folder / "prior").glob("*.png")}
     assert len(made) == 2
@@ -209,7 +209,7 @@ def test_a_run_that_will_be_refused_makes_no_prior_images(folder: Path, capsys: 
     arguments = ["train", "--config", str(folder / "dog.json"), "--prior", str(folder / "prior"), "--make-prior", "1"]
     assert main(arguments) == 0
     shutil.rmtree(folder / "prior")
-    assert "lr 0.01 then, 0.02 now" in wrong([*arguments, "--lr", "0.02"], capsys)
+    assert "rank 2 then, 3 now" in wrong([*arguments, "--rank", "3"], capsys)
     assert not (folder / "prior").exists()
 
 
