@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import comfy.ops
 import comfy.sample
@@ -94,14 +94,18 @@ def server() -> Any:
 class NodeOnPage:
     """A node as the page shows it, which may be told of something while other nodes run."""
 
+    notes: ClassVar[dict[str, str]] = {}
+    """Node id -> what stands on it below all else, until the next graph."""
+
     def __init__(self, node_id: str) -> None:
         self._id = node_id
 
     def say(self, text: str) -> None:
-        """Show text on it.
+        """Show text on it, instead of what was there.
 
         The page reads it as HTML, in which ``<new1>`` would vanish, and a file's text could do worse; ``[[`` as a link.
         """
+        text = "\n".join([text, self.notes[self._id]] if self._id in self.notes else [text])
         server().send_progress_text(html.escape(text).replace("[", "&#91;"), self._id)
 
     def show_levels(self, levels: list[list[float | None]]) -> None:

@@ -34,13 +34,15 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         found = list(left_out(graph)) if isinstance(graph, dict) else []
     except (AttributeError, KeyError, TypeError):  # the host itself says what is wrong with a graph
         found = []
+    host.NodeOnPage.notes.clear()
     for node_id, reader in found:
         told = (
             f"{reader} reads the model without this LoRA, whose strength follows the steps. To have it in the file, put it on the "
             "model with Load LoRA instead."
         )
         log.warning("Node %s: %s", node_id, told)
-        host.NodeOnPage(node_id).say(told)
+        host.NodeOnPage.notes[node_id] = told
+        host.NodeOnPage(node_id).say("")
     return request
 
 

@@ -72,6 +72,7 @@ class ScheduledLoRA:
         """
         self.name, self.plan, self.patches, self.changes = name, plan, patches, changes
         self._page = page
+        self._standing: list[str] = []
         self.adapters: Branches | None = None
         self._models: dict[nn.Module, InModel] = {}
 
@@ -83,11 +84,10 @@ class ScheduledLoRA:
         strengths = self.plan.over(sigmas, noise, sampling)
         remark = strengths.remark()
         if remark:
-            self.warn(remark)
+            log.warning(remark)
         if self._page is not None:
             self._page.show_levels(levels_of(strengths.part.sigmas, sampling))
-            if not remark:
-                self._page.say(strengths.words())
+        self._say(remark or strengths.words())
         run.class_obj.model_options.setdefault("transformer_options", {}).setdefault(RUNS, {})[self] = strengths
         try:
             result = run(noise, latent, sampler, sigmas, *rest, **more)
@@ -153,15 +153,19 @@ class ScheduledLoRA:
         for here in self._models.values():
             if here.missed and len(here.missed) < len(here.places):
                 took, all_of = len(here.places) - len(here.missed), len(here.places)
-                self.warn(
-                    f"{self.name}: {took} of {all_of} layers took it; these did not: {some_names(here.missed, 3)}"
-                )
+                told = f"{self.name}: {took} of {all_of} layers took it; these did not: {some_names(here.missed, 3)}"
+                log.warning(told)
+                self._say(told)
 
     def warn(self, text: str) -> None:
-        """Say something in the log and on the node."""
+        """Say something in the log, and on the node as long as it runs."""
         log.warning(text)
+        self._standing.append(text)
+        self._say("")
+
+    def _say(self, text: str) -> None:
         if self._page is not None:
-            self._page.say(text)
+            self._page.say("\n".join(filter(None, [*self._standing, text])))
 
 
 def with_dynamic_lora(

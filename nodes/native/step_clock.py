@@ -107,6 +107,9 @@ def _with_clock(
 def _order_of(
     sampler: Any, guider: Any, sigmas: torch.Tensor, extra_args: dict[str, Any], noise: torch.Tensor
 ) -> Order | None:
+    """The order of a sampler's calls; None for one that has none, or says itself that its noise levels tell its steps."""
+    if getattr(getattr(sampler, "sampler_function", None), "by_level", False):
+        return None
     try:
         return rehearse(sampler, guider, sigmas, extra_args, noise)
     except NotRehearsed as reason:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.samplers
 import latent_preview
@@ -57,6 +57,8 @@ class TreeSampler:
     strengths: list[list[tuple[float, ...]]]
     eta: float
     forwards: int = 0
+    by_level: ClassVar[bool] = True
+    """Calls go to and fro between runs, each at the noise level of its step."""
 
     @torch.no_grad()
     def __call__(

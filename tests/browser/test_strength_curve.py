@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import urllib.error
 from collections.abc import Collection
 from typing import Any
 
 import pytest
 
-from customcrafter_core.diffusion.schedule import STEPS
+from customcrafter_core.diffusion.schedule import STEPS, NoiseSchedule
 from customcrafter_core.diffusion.strength import Curve, TwoPhase, strengths_of
+from customcrafter_core.diffusion.switch import NoiseSwitch, PercentSwitch
 from customcrafter_core.errors import InputError
 from tests.browser.host_page import SHOTS
 from tests.host.running_host import PACK, ROOT, RunningHost
@@ -59,7 +62,8 @@ LINK = """() => {
     app.graph.add(number);
     number.connect(0, node, node.findInputSlot('lambda_s'));
 }"""
-STRENGTHS = """async ([address, given, steps]) => (await import(address)).strengthsOf(given, steps)"""
+STRENGTHS = """async ([address, given, steps, levels]) => (await import(address)).strengthsOf(given, steps, levels)"""
+UNITS = """async ([address, k, steps, levels]) => (await import(address)).inOtherUnits(k, steps, levels)"""
 
 
 def add(page: Any, kind: str) -> str:
@@ -167,6 +171,46 @@ def test_it_draws_what_is_applied(page: Any) -> None:
             assert shown(steps, lambda_s=lambda_s, lambda_l=lambda_l, k=k, curve=" ") == pytest.approx(expected)
         for text in CURVES:
             assert shown(steps, curve=text) == core(text, steps), text
+
+
+def test_it_draws_what_another_unit_comes_to(page: Any, host: RunningHost) -> None:
+    """Percent, timestep and sigma, over the levels that the host tells; and says each in the others."""
+    script, steps = f"/extensions/{PACK}/js/strength.js", 50
+    query = f"sampler_name=ddim_videocrafter2&scheduler=ddim_uniform&steps={steps}&denoise=1"
+    levels = host.get(f"/customcrafter/levels?{query}")
+    assert [round(timestep) for _, timestep in levels] == NoiseSchedule.videocrafter2().ddim_timesteps(steps)
+    given = {"lambda_s": 0.4, "lambda_l": 0.8, "k": 50}
+    for unit, at in (("percent", 10), ("percent", 33.3), ("timestep", 881), ("timestep", 880.5), ("sigma", 3.2)):
+        switch = PercentSwitch(0.4, 0.8, at) if unit == "percent" else NoiseSwitch(0.4, 0.8, at, unit)
+        expected = (
+            strengths_of(switch, steps)
+            if isinstance(switch, PercentSwitch)
+            else [switch.at(sigma if unit == "sigma" else timestep) for sigma, timestep in levels]
+        )
+        values = {**given, "switch_by": unit, "switch_at": at}
+        assert page.evaluate(STRENGTHS, [script, values, steps, levels]) == expected
+        assert (page.evaluate(STRENGTHS, [script, values, steps, None]) is None) == (unit != "percent")
+    said = page.evaluate(UNITS, [script, 5, steps, levels])
+    assert re.fullmatch(r"10 % = t 881 = sigma \d+\.\d+", said)
+    for unit, at in (("timestep", 881.0), ("sigma", float(said.split()[-1]))):
+        values = {**given, "switch_by": unit, "switch_at": at}
+        assert page.evaluate(STRENGTHS, [script, values, steps, levels]) == [0.4] * 5 + [0.8] * 45
+
+
+@pytest.mark.parametrize("query", ["", "sampler_name=euler&scheduler=normal&steps=0&denoise=1", "steps=x"])
+def test_levels_of_nothing_are_refused(host: RunningHost, query: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        host.get(f"/customcrafter/levels?{query}")
+
+
+def test_it_follows_the_unit(page: Any) -> None:
+    seen = {add(page, NODES[0])}
+    for name, value in (("switch_at", 30), ("switch_by", "percent"), ("switch_by", "sigma"), ("switch_at", 2)):
+        page.evaluate(SET, [name, value])
+        if name != "switch_at" or value == 2:
+            seen.add(picture(page, other_than=seen))
+    disabled = "name => app.graph._nodes[0].widgets.find(w => w.name === name).disabled"
+    assert page.evaluate(disabled, "k") and not page.evaluate(disabled, "switch_at")
 
 
 def core(text: str, steps: int) -> Any:

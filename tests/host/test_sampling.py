@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -166,16 +168,23 @@ def test_video_taken_out_of_a_batch_keeps_its_noise(bench: Bench) -> None:
 @pytest.mark.parametrize("sampler", ["ddim", "heun"])
 @pytest.mark.parametrize("curve", ["0:0, 0.5:1, 1:-0.5", ""])
 def test_parts_of_a_run_are_the_run(bench: Bench, sampler: str, curve: str) -> None:
-    """Two KSampler Advanced, each told its part, sample what one sampler does: a curve, and K beyond the first part."""
+    """Two and three KSampler Advanced sample what one sampler does: a curve, and K beyond the first part.
+
+    Told their parts, or not: then one model for all will do, or one with the same values for each, as of two experts.
+    """
     scene = bench.scene()
-    whole = scene.host_sampler(sampler, model=scene.dynamic_weights(k=3, curve=curve))[0]
-    told = {"k": 3, "curve": curve, "total_steps": STEPS}
-    first = scene.advanced_sampler(0, 2, model=scene.dynamic_weights(**told), sampler_name=sampler)
-    second = scene.advanced_sampler(
-        2, STEPS, model=scene.dynamic_weights(**told, start_at_step=2), sampler_name=sampler, latent_image=first[0]
-    )
-    result, expected = scene.result(second[0], whole)
-    assert distance(result, expected) < 1e-5
+    given = {"k": 3, "curve": curve}
+    results = [scene.host_sampler(sampler, model=scene.dynamic_weights(**given))[0]]
+    for told, edges in ((True, (0, 2, STEPS)), (False, (0, 2, STEPS)), (False, (0, 1, 4, STEPS))):
+        latent = scene.latent
+        for start, end in pairwise(edges):
+            part = {"start_at_step": start, "total_steps": STEPS} if told else {}
+            model = scene.dynamic_weights(**given, **part)
+            latent = scene.advanced_sampler(start, end, model=model, sampler_name=sampler, latent_image=latent)[0]
+        results.append(latent)
+    expected, *found = scene.result(*results)
+    for result in found:
+        assert distance(result, expected) < 1e-5
 
 
 @pytest.mark.parametrize("sampler", ["ddim_videocrafter2", "dpmpp_2m"])

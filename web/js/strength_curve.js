@@ -112,7 +112,7 @@ function addCurve(node) {
     const update = () => {
         try {
             const [by, k, at] = ["switch_by", "k", "switch_at"].map(find);
-            [k.disabled, at.disabled] = [by.value !== "steps", by.value === "steps"];
+            if (by && k && at) [k.disabled, at.disabled] = [by.value !== "steps", by.value === "steps"];
             const shown = describe(read(node), levelsOf(node, told, update));
             const zoom = canvas.getBoundingClientRect().width / canvas.clientWidth || 1;
             const size = [canvas.clientWidth, canvas.clientHeight, zoom * (window.devicePixelRatio || 1)];
