@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from ..base_model.model import VideoCrafter2
-    from ..sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings
+    from ..sampling.generation import Generation, SampledStep
+    from ..sampling.preparation import AppliedSubject
+    from ..sampling.settings import VideoSettings
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +131,8 @@ def run(options: argparse.Namespace) -> None:
     """Make the videos and write them."""
     import torch
 
-    from ..sampling.generation import check_settings, generate, remarks
+    from ..sampling.generation import generate
+    from ..sampling.preparation import check_settings, remarks
 
     check_folder(options.out)
     choices: list[SubjectChoice] = options.subjects
@@ -156,7 +159,7 @@ def _spaced(strengths: Sequence[float]) -> str:
 
 
 def _applied(choice: SubjectChoice) -> AppliedSubject:
-    from ..sampling.generation import AppliedSubject
+    from ..sampling.preparation import AppliedSubject
     from ..subject.file import load_subject
 
     subject = load_subject(choice.path)

@@ -30,10 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure and write."""
-    from ..diffusion.ddim import DDIMStep
     from ..experiments.motion_onset import motion_onset, write_onset
     from ..files.writing import free_stem
-    from ..sampling.generation import check_settings
+    from ..sampling.generation import SampledStep
+    from ..sampling.preparation import check_settings
 
     check_folder(options.out)
     settings = settings_of(options)
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     model = load_base(options)
     with Progress("Sampling") as bar:
 
-        def show(step: DDIMStep) -> None:
+        def show(step: SampledStep) -> None:
             bar.show(step.step + 1, step.steps)
 
         onset = motion_onset(model, settings, on_step=show)

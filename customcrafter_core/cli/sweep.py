@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     """Make all videos and write them."""
     from ..experiments.sweep import combinations, weight_sweep, write_sweep
     from ..files.writing import free_stem
-    from ..sampling.generation import AppliedSubject, check_settings
+    from ..sampling.preparation import AppliedSubject, check_settings
     from ..subject.file import load_subject
 
     check_folder(options.out)

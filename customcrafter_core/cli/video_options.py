@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .options import add_base_options, add_setting
 
 if TYPE_CHECKING:
-    from ..sampling.generation import VideoSettings
+    from ..sampling.settings import VideoSettings
 
 CALLING = "call a subject as in: <new1> teddy bear"
 ANY_BASE = "accept subjects that were learned on another base"
@@ -18,7 +18,7 @@ ANY_BASE = "accept subjects that were learned on another base"
 
 def add_prompt_options(parser: argparse.ArgumentParser, *, about: str = CALLING) -> None:
     """Add ``--prompt``, with ``about`` it in its help, and ``--negative``."""
-    from ..sampling.generation import VideoSettings
+    from ..sampling.settings import VideoSettings
 
     parser.add_argument("--prompt", required=True, metavar="TEXT", help=f"what the video shows; {about}")
     add_setting(parser, VideoSettings, "negative", "what it must not show", metavar="TEXT")
@@ -32,7 +32,7 @@ def add_video_options(parser: argparse.ArgumentParser, *, several: bool = False)
         several: whether the command makes a batch of videos.
     """
     from ..output.video import PLAYBACK_FPS
-    from ..sampling.generation import VideoSettings
+    from ..sampling.settings import VideoSettings
 
     video = parser.add_argument_group("video")
     sizes = {"width": "pixels", "height": "pixels", "frames": f"frames; files play {PLAYBACK_FPS} a second"}
@@ -62,7 +62,7 @@ def add_out(parser: argparse.ArgumentParser, gets: str) -> None:
 def settings_of(options: argparse.Namespace) -> VideoSettings:
     """The settings of the options; what was not given is the base model's own."""
     from ..diffusion.guidance import GuidanceBatch
-    from ..sampling.generation import VideoSettings
+    from ..sampling.settings import VideoSettings
 
     values = {item.name: getattr(options, item.name, None) for item in fields(VideoSettings)}
     given = {name: value for name, value in values.items() if value is not None}

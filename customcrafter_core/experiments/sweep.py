@@ -23,7 +23,8 @@ from ..files.writing import write_bytes, write_json
 from ..output.pixels import Frames
 from ..output.sheet import SheetRow, contact_sheet
 from ..output.video import write_video
-from ..sampling.generation import AppliedSubject, VideoSettings
+from ..sampling.preparation import AppliedSubject
+from ..sampling.settings import VideoSettings
 from ..sampling.shared_runs import sample_runs
 from ..subject.subject import Subject
 

@@ -9,7 +9,7 @@ import torch
 
 from ...customcrafter_core.diffusion.strength import Constant
 from ...customcrafter_core.errors import InputError
-from ...customcrafter_core.sampling.generation import VideoSettings
+from ...customcrafter_core.sampling.settings import VideoSettings
 from .ksampler import Run, as_video
 from .model import require_base
 

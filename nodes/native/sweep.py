@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -11,14 +12,15 @@ import comfy.samplers
 import latent_preview
 import torch
 
+from ...customcrafter_core.diffusion.ddim import ddim_steps
 from ...customcrafter_core.diffusion.strength import TwoPhase, strengths_of
 from ...customcrafter_core.evaluation.motion import motion_travel
 from ...customcrafter_core.evaluation.scoring import MOTION
 from ...customcrafter_core.experiments.sweep import Sweep, SweepCell
-from ...customcrafter_core.sampling.shared_runs import RunTree, forwards_of
+from ...customcrafter_core.sampling.shared_runs import forwards_of, sample_tree
 from ...customcrafter_core.subject.subject import Subject
 from .. import host
-from .ddim import step_noise
+from .ddim import Callback, levels_of, predictor, step_noise
 from .ksampler import Run, own_start, run_sigmas, sample_from
 from .prompted import decoded, settings_of
 from .strength_plan import StrengthPlan
@@ -56,7 +58,6 @@ class TreeSampler:
     chosen: Chosen
     strengths: list[list[tuple[float, ...]]]
     eta: float
-    forwards: int = 0
 
     @torch.no_grad()
     def __call__(
@@ -65,29 +66,27 @@ class TreeSampler:
         x: torch.Tensor,
         sigmas: torch.Tensor,
         extra_args: dict[str, Any] | None = None,
-        callback: Callable[[dict[str, Any]], None] | None = None,
+        callback: Callback | None = None,
         disable: bool | None = None,
     ) -> torch.Tensor:
         """From ``x`` ``(1, c, t, h, w)``, which is ``x_T / signal``, to the latents ``(runs, c, t, h, w)``."""
         arguments = extra_args or {}
-        space = model.inner_model.inner_model.model_sampling
-        levels = [space.level(float(sigma)) for sigma in sigmas]
-        draw, calls = step_noise(x, arguments.get("seed") or 0), count()
+        levels, calls = levels_of(model, sigmas), count()
 
-        def predict(x: torch.Tensor, step: int, run: int) -> torch.Tensor:
-            self.chosen.choose(run)
-            scaled, sigma = x / levels[step].signal, sigmas[step]
-            denoised = model(scaled, sigma * x.new_ones([1]), **arguments)
+        def tell(step: dict[str, Any]) -> None:
             if callback is not None:
-                callback({"x": scaled, "i": next(calls), "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
-            return (scaled - denoised) / sigma
+                callback({**step, "i": next(calls)})
 
-        # `predict` holds the model, so it must not hold the tree: what a circle holds is freed late and out of order, and
-        # the host then takes the model for lost and collects garbage at every later run
-        tree = RunTree(self.strengths, levels, self.eta, predict, draw)
-        latents = tree.latents_from(x * levels[0].signal)
-        self.forwards = tree.forwards
-        return torch.cat(latents)
+        predict = predictor(model, levels, sigmas, arguments, tell)
+        noise = cache(step_noise(x, arguments.get("seed") or 0))
+
+        def advance(x: torch.Tensor, start: int, stop: int, run: int) -> torch.Tensor:
+            self.chosen.choose(run)
+            for step in ddim_steps(predict, x, levels, noise=noise, eta=self.eta, start=start, stop=stop):
+                x = step.following
+            return x
+
+        return torch.cat(sample_tree(self.strengths, x * levels[0].signal, advance))
 
 
 def sweep(
@@ -108,7 +107,7 @@ def sweep(
         frames = decoded(vae, latent[None])
         cells.append(SweepCell(values, steps, frames, {MOTION: motion_travel(frames)}))
     described = settings_of(settings, prompt, negative, cells[0].frames)
-    return Sweep(cells, described, sampler.forwards, steps * len(strengths))
+    return Sweep(cells, described, forwards_of(per_run), steps * len(strengths))
 
 
 def _sampled(settings: Run, model: Any, sampler: TreeSampler) -> torch.Tensor:

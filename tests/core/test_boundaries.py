@@ -40,7 +40,8 @@ for name in names:
 SAMPLE = """
 from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.base_model.loading import load_videocrafter2
-from customcrafter_core.sampling.generation import VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.settings import VideoSettings
 assert PromptTokenizer({"<new1>": 1})(["a <new1> dog"])[0, :5].tolist() == [49406, 320, 49408, 1929, 49407]
 assert generate(load_videocrafter2(sys.argv[1]), VideoSettings("a dog", steps=1)).latent.isfinite().all()
 """

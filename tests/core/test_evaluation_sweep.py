@@ -16,7 +16,9 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, Curve, StrengthSchedule, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
 from customcrafter_core.experiments.sweep import combinations, weight_sweep, write_sweep
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.sampling.shared_runs import forwards_of, sample_runs
 from customcrafter_core.subject.subject import Subject
 from tests.core import tiny_models
