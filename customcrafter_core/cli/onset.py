@@ -9,11 +9,11 @@ from .terminal import Progress
 from .video_options import add_out, add_prompt_options, add_video_options, settings_of
 
 USAGE = "--prompt TEXT [options]"
-SUMMARY = "which K? measures after which step a prompt's motion is fixed"
+SUMMARY = "suggest a K: measure how early a prompt's motion is fixed"
 DESCRIPTION = """\
 Sample the base model once, without a subject, and measure how much of the motion and of the
-detail is fixed after each step. The K it suggests is the step from which on a step fixes less
-of the motion than half its share."""
+detail is fixed after each step. After the suggested K, each step fixes less than half of an
+equal share of the motion."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core onset --prompt "a teddy bear is running on grass" --base model.ckpt"""
@@ -23,9 +23,9 @@ STEM = "onset"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.set_defaults(run=run)
-    add_prompt_options(parser, about="the class word in the place of the subject")
+    add_prompt_options(parser, about="use the class word instead of a subject")
     add_video_options(parser)
-    add_out(parser, "for video, curve and numbers")
+    add_out(parser, "for the video, the curve and the numbers")
 
 
 def run(options: argparse.Namespace) -> None:
