@@ -107,6 +107,8 @@ def _with_clock(
 def _order_of(
     sampler: Any, guider: Any, sigmas: torch.Tensor, extra_args: dict[str, Any], noise: torch.Tensor
 ) -> Order | None:
+    if getattr(getattr(sampler, "sampler_function", None), "sets_strength", False):
+        return None
     try:
         return rehearse(sampler, guider, sigmas, extra_args, noise)
     except NotRehearsed as reason:
