@@ -9,7 +9,7 @@ import torch
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
-from customcrafter_core.diffusion.ddim import ETA, ddim_sample
+from customcrafter_core.diffusion.ddim import ETA, Prediction, ddim_levels, ddim_steps
 from customcrafter_core.diffusion.guidance import GuidedUNet
 from customcrafter_core.diffusion.schedule import STEPS
 
@@ -55,15 +55,14 @@ def sample_switched(
     before, after = (
         GuidedUNet(model.unet, text, empty, cfg=defaults.cfg, fps=defaults.fps) for text in (first, second)
     )
-    latent = ddim_sample(
-        lambda x, t, step: (before if step < switch else after)(x, t),
-        noise(),
-        model.schedule,
-        model.schedule.ddim_timesteps(steps),
-        noise=noise,
-        eta=eta,
-        exact_tail=True,
-    )
+    levels = ddim_levels(model.schedule, timesteps := model.schedule.ddim_timesteps(steps), exact_tail=True)
+
+    def predict(x: torch.Tensor, step: int) -> Prediction:
+        return (before if step < switch else after)(x, timesteps[step])
+
+    latent = noise()
+    for step in ddim_steps(predict, latent, levels, noise=lambda _: noise(), eta=eta):
+        latent = step.following
     return (model.decode(latent) * 255).round().byte().numpy()
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo.attention import SharedTextAttention
-from customcrafter_core.diffusion.ddim import ETA, ddim_levels
+from customcrafter_core.diffusion.ddim import Prediction, ddim_levels, ddim_steps
 from customcrafter_core.diffusion.guidance import GuidedUNet
 from customcrafter_core.diffusion.schedule import STEPS
 from customcrafter_core.diffusion.strength import StrengthSchedule, strengths_of
-from customcrafter_core.sampling.generation import SeededNoise
-from customcrafter_core.sampling.shared_runs import RunTree
+from customcrafter_core.sampling.noise import SeededNoise
+from customcrafter_core.sampling.shared_runs import sample_tree
 from customcrafter_core.subject.adapter import attached
 from customcrafter_core.subject.prompts import encode_prompts
 from customcrafter_core.subject.subject import Subject
@@ -54,13 +55,18 @@ def sample_ways(
     model.unet.set_attn_processor(SharedTextAttention(own.frames))
     unet = GuidedUNet(model.unet, text[:-1], text[-1:].expand(len(prompts), -1, -1), cfg=own.cfg, fps=own.fps)
     strengths = [[(s,) for s in strengths_of(way, len(timesteps))] if way else [()] * len(timesteps) for way in ways]
-    noise = SeededNoise(shape, seed, model.device)
+    levels, noise = ddim_levels(model.schedule, timesteps, exact_tail=True), SeededNoise(shape, seed, model.device)
+    latent, step_noise = noise(), cache(noise.of_step)
     with attached(model.unet, subjects) as attachment, torch.autocast(model.device.type, dtype, dtype != torch.float32):
 
-        def predict(x: torch.Tensor, step: int, member: int) -> torch.Tensor:
-            attachment.set_strengths(strengths[member][step])
-            return unet(x, timesteps[step])
+        def advance(x: torch.Tensor, start: int, stop: int, member: int) -> torch.Tensor:
+            def predict(x: torch.Tensor, step: int) -> Prediction:
+                attachment.set_strengths(strengths[member][step])
+                return unet(x, timesteps[step])
 
-        tree = RunTree(strengths, ddim_levels(model.schedule, timesteps, True), ETA, predict, noise)
-        latents = tree.latents_from(noise())
+            for step in ddim_steps(predict, x, levels, noise=step_noise, start=start, stop=stop):
+                x = step.following
+            return x
+
+        latents = sample_tree(strengths, latent, advance)
     return [(model.decode(latent) * 255).round().byte().numpy() for latent in latents]

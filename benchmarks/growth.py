@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import TwoPhase
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 
 from .results import Row, Section
 from .sampling import random_subject

@@ -26,7 +26,7 @@ from customcrafter_core.experiments.motion_onset import motion_onset
 from customcrafter_core.experiments.sweep import weight_sweep
 from customcrafter_core.files.writing import write_bytes, write_json
 from customcrafter_core.intervals import bootstrap_mean
-from customcrafter_core.sampling.generation import VideoSettings
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject
 
 KS = (0, 3, 5, 8, 10, 12, 15, 20, 30)

@@ -28,7 +28,9 @@ import torch
 from benchmarks.demo_world import asked_for, measured, prior_of, read_cache
 from customcrafter_core.demo import run, world
 from customcrafter_core.intervals import bootstrap_mean
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.training.config import PRESETS, TrainConfig, preset
 from customcrafter_core.training.loop import train_subject
 

@@ -16,7 +16,9 @@ import torch
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate, resolve
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings, resolve
 from customcrafter_core.subject.prompts import encode_prompts
 from customcrafter_core.subject.subject import LoRAFactors, Subject
 from customcrafter_core.subject.targets import lora_targets

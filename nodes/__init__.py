@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import evaluation, host, levels, loading, sampling, saving, subjects, training, weights
+from . import evaluation, host, levels, loading, onset, sampling, saving, subjects, sweep, training, weights
 
-FAMILIES = (loading, subjects, weights, sampling, training, evaluation)
+FAMILIES = (loading, subjects, weights, sampling, training, evaluation, sweep, onset)
 
 
 class CustomCrafterExtension(ComfyExtension):

@@ -1,4 +1,4 @@
-"""The inputs of the nodes that score videos and compare strengths."""
+"""The inputs of Evaluate Video."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..customcrafter_core.errors import InputError
 from ..customcrafter_core.evaluation.dynamic_degree import VBENCH_FPS
 from ..customcrafter_core.subject.placeholder import PLACEHOLDER
 from . import host
-from .inputs import step_inputs
-from .strength_inputs import OF_SUBJECT
 
 NONE = "none"
 ENCODERS, FLOWS = "clip_vision", host.model_folder("optical_flow")
@@ -28,16 +25,25 @@ def encoder_folders() -> dict[str, Path]:
 def video_inputs() -> list[io.Input]:
     """What is scored."""
     return [
-        io.Image.Input("frames", tooltip="All frames of the video, from VAE Decode."),
-        io.String.Input("prompt", default="", multiline=True, tooltip="What it was made from. Empty: no CLIP-T."),
+        io.Image.Input("frames", tooltip="The video's frames, from VAE Decode."),
+        io.String.Input(
+            "prompt",
+            default="",
+            multiline=True,
+            tooltip="The prompt the video was made from. Leave empty to skip CLIP-T.",
+        ),
         io.Int.Input(
-            "fps", default=VBENCH_FPS, min=1, max=240, tooltip="Frames per second it plays at, for dynamic degree."
+            "fps",
+            default=VBENCH_FPS,
+            min=1,
+            max=240,
+            tooltip="Frames per second at which it plays, for dynamic degree.",
         ),
         io.Image.Input("photos", optional=True, tooltip="The subject's photos, for CLIP-I and DINO-I."),
         io.ClipVision.Input(
             "clip_vision",
             optional=True,
-            tooltip="A CLIP of Load CLIP Vision, for CLIP-I and temporal consistency, instead of one in clip.",
+            tooltip="From Load CLIP Vision: replaces the model chosen in clip for CLIP-I and temporal consistency.",
         ),
     ]
 
@@ -69,12 +75,15 @@ def model_inputs() -> list[io.Input]:
                 "token",
                 default=PLACEHOLDER,
                 optional=True,
-                tooltip="Learned tokens, apart by spaces: taken out of the prompt, because CLIP does not know them.",
+                tooltip="Learned tokens, separated by spaces. They are removed from the prompt, because CLIP does not know them.",
             )
         ),
         host.advanced(
             io.Boolean.Input(
-                "literal", default=False, optional=True, tooltip="Leave the token in, as the authors' code does."
+                "literal",
+                default=False,
+                optional=True,
+                tooltip="Keep the tokens in the prompt, as the authors' code does.",
             )
         ),
         host.advanced(
@@ -84,7 +93,7 @@ def model_inputs() -> list[io.Input]:
                 min=1,
                 max=4096,
                 optional=True,
-                tooltip="How many videos of the same length the frames are, such as those of a batch or of a sweep.",
+                tooltip="How many videos of equal length the frames hold, such as a batch or a sweep.",
             )
         ),
     ]
@@ -109,49 +118,3 @@ def chosen_weights(value: str) -> Path | None:
     """
     host.known_choice("raft", value, [NONE, *folder_paths.get_filename_list(FLOWS)])
     return None if value == NONE else Path(folder_paths.get_full_path_or_raise(FLOWS, value))
-
-
-def strengths_from(name: str, text: str) -> list[float]:
-    """Strengths of a list such as ``0.2, 0.4``.
-
-    Raises:
-        InputError: something else, or out of range.
-    """
-    least, most = OF_SUBJECT
-    remedy = f"Write numbers from {least:g} to {most:g} with commas, such as 0.2, 0.4."
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise InputError(expected=f"a list of numbers in {name}", found=repr(text), remedy=remedy) from error
-    if not values or not all(least <= value <= most for value in values):
-        raise InputError(expected=f"a list of strengths in {name}", found=repr(text), remedy=remedy)
-    return values
-
-
-def counts_from(name: str, text: str) -> list[int]:
-    """Whole numbers of a list such as ``3, 5``.
-
-    Raises:
-        InputError: something else.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
-        raise InputError(
-            expected=f"a list of whole numbers of 0 or more in {name}",
-            found=repr(text),
-            remedy="Write numbers of steps with commas, such as 3, 5.",
-        )
-    return [int(part) for part in parts]
-
-
-def run_inputs(model: str) -> list[io.Input]:
-    """What both nodes sample with."""
-    return [
-        io.Model.Input("model", tooltip=model),
-        io.Clip.Input("clip", tooltip="The CLIP of the same Load VideoCrafter2."),
-        io.Vae.Input("vae", tooltip="The VAE of the same Load VideoCrafter2."),
-        io.Latent.Input("latent_image", tooltip="One video, from Empty Video Latent."),
-        io.String.Input("prompt", default="", multiline=True, tooltip="What the video shall show."),
-        io.String.Input("negative", default="", multiline=True, tooltip="What it shall not show."),
-        *step_inputs(),
-    ]

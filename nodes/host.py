@@ -16,7 +16,7 @@ import comfy.sample
 import comfy.sd
 import comfy.utils
 import folder_paths
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from PIL import Image
 
 from ..customcrafter_core.errors import InputError, some_names
@@ -129,6 +129,13 @@ def gives_model(kind: str) -> bool:
 
     made = nodes.NODE_CLASS_MAPPINGS.get(kind)
     return made is not None and list(made.RETURN_TYPES)[:1] == ["MODEL"]
+
+
+def shown(node: type[io.ComfyNode], image: torch.Tensor, said: str, *outputs: Any) -> io.NodeOutput:
+    """The outputs, with a picture ``(1, h, w, 3)`` and a text on the node."""
+    show_on_node(image)
+    show_text(node, said)
+    return io.NodeOutput(*outputs, ui=ui.PreviewImage(image, cls=node))
 
 
 def known_choice(name: str, value: str, known: Sequence[str]) -> str:

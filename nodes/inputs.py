@@ -32,13 +32,18 @@ def model_and_clip() -> list[io.Output]:
     ]
 
 
+def seed_input() -> io.Input:
+    """The noise to start from."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Sets the initial noise."
+    )
+
+
 def step_inputs() -> list[io.Input]:
     """Seed, steps, cfg and eta."""
     cfg = Defaults().cfg
     return [
-        io.Int.Input(
-            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Sets the initial noise."
-        ),
+        seed_input(),
         io.Int.Input(
             "steps", default=STEPS, min=1, max=TRAIN_TIMESTEPS, tooltip=f"Denoising steps; the paper uses {STEPS}."
         ),

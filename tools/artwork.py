@@ -14,7 +14,7 @@ from customcrafter_core.cli.demo import write_demo_sheet
 from customcrafter_core.demo import demo_subject
 from customcrafter_core.demo.run import DYNAMIC, demo_photos, load_demo_base, make_demo_videos
 from customcrafter_core.output.pixels import to_bytes
-from customcrafter_core.sampling.generation import VideoSettings
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -190,6 +190,24 @@ def _run(runs: Runs, prompt: str = PROMPT) -> dict[str, Any]:
             "cfg": CFG}  # fmt: skip
 
 
+def any_model_sweep(runs: Runs) -> Rows:
+    """The sheet."""
+    model = runs.add("DynamicLoRAWeights", model=runs.loaded[0], lora=DEMO_SUBJECT)[0]
+    return {"sheet": runs.add("AnyModelSweep", **_sampled(runs, model), lambda_s="0", k="5, 10, 15")[0]}
+
+
+def any_model_onset(runs: Runs) -> Rows:
+    """The curve."""
+    return {"curve": runs.add("AnyModelOnset", **_sampled(runs, runs.loaded[0], PLAIN))[1]}
+
+
+def _sampled(runs: Runs, model: Link, prompt: str | None = None) -> dict[str, Any]:
+    found = {name: runs.found[name] for name in ("positive", "negative", "latent_image", "vae")}
+    positive = found["positive"] if prompt is None else runs.text(prompt)
+    return {**found, "positive": positive, "model": model, "seed": SEED, "steps": STEPS, "cfg": CFG,
+            "sampler_name": "euler", "scheduler": "normal"}  # fmt: skip
+
+
 PICTURES: dict[str, Callable[[Runs], Rows]] = {
     "LoadVideoCrafter2": load_model,
     "EmptyVideoLatent": size,
@@ -207,6 +225,8 @@ PICTURES: dict[str, Callable[[Runs], Rows]] = {
     "EvaluateVideo": evaluate,
     "WeightSweep": sweep,
     "MotionOnset": onset,
+    "AnyModelSweep": any_model_sweep,
+    "AnyModelOnset": any_model_onset,
 }
 """Node -> what its picture shows."""
 

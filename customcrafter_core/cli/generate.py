@@ -19,22 +19,24 @@ if TYPE_CHECKING:
     import torch
 
     from ..base_model.model import VideoCrafter2
-    from ..sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings
+    from ..sampling.generation import Generation, SampledStep
+    from ..sampling.preparation import AppliedSubject
+    from ..sampling.settings import VideoSettings
 
 log = logging.getLogger(__name__)
 
 USAGE = "--prompt TEXT [options]"
 SUMMARY = "make a video, with learned subjects"
 DESCRIPTION = """\
-Make a video from a prompt. Learned subjects take part with a strength that changes from
-step to step: lambda_s in the first K steps, in which motion and layout form, lambda_l in all
-later ones, in which appearance forms."""
+Make a video from a prompt. A learned subject is applied at strength lambda_s for the first K
+steps, which decide motion and layout, and at lambda_l for the later ones, which decide
+appearance."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core generate --prompt "a red circle moving left on a white background"
   python -m customcrafter_core generate --base model.ckpt --subject teddy.safetensors \\
       --prompt "<new1> teddy bear is running on grass" --seed 7
-  two subjects, the second called <new2>, its strength as a curve over the run:
+  two subjects, the second renamed to <new2> and with a curve for its strength:
   python -m customcrafter_core generate --base model.ckpt --subject teddy.safetensors --lambda-s 0.3 \\
       --subject mug.safetensors --called "<new2>" --curve "0:0.4, 0.1:0.8" \\
       --prompt "<new1> teddy bear is lifting a <new2> mug"
@@ -64,7 +66,7 @@ class SubjectChoice:
             raise InputError(
                 expected="either --curve or --lambda-s, --lambda-l and --k",
                 found=f"both for {self.path}",
-                remedy="Leave one of them away.",
+                remedy="Use only one of them.",
             )
         return self.curve
 
@@ -79,7 +81,7 @@ class _OfLastSubject(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if not namespace.subjects:
-            raise argparse.ArgumentError(self, "it belongs behind the --subject that it is for")
+            raise argparse.ArgumentError(self, "put it after the --subject it applies to")
         if self.dest in ("curve", "called"):
             setattr(namespace.subjects[-1], self.dest, values)
         else:
@@ -97,19 +99,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.set_defaults(run=run, subjects=[])
     add_prompt_options(parser)
-    _add_subject_options(parser.add_argument_group("subjects (the other options belong to the --subject before them)"))
+    _add_subject_options(
+        parser.add_argument_group("subjects (each of the other options applies to the --subject before it)")
+    )
     add_video_options(parser, several=True)
     parser.add_argument("--any-base", action="store_true", help=ANY_BASE)
-    add_out(parser, "where video, contact sheet and settings go")
+    add_out(parser, "for the video, the contact sheet and the settings")
 
 
 def _add_subject_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--subject", action=_AddSubject, metavar="FILE", help="a learned subject; may be repeated")
-    recommended = "(default: as its file recommends, mostly the paper's {})"
+    group.add_argument("--subject", action=_AddSubject, metavar="FILE", help="a learned subject; can be repeated")
+    recommended = "(default: what its file recommends, usually the paper's {})"
     for flag, kind, default, text in (
         ("--lambda-s", float, LAMBDA_S, "strength in the first K steps"),
         ("--lambda-l", float, LAMBDA_L, "strength in all later steps"),
-        ("--k", int, K, "how many first steps"),
+        ("--k", int, K, "how many steps lambda_s lasts"),
     ):
         group.add_argument(
             flag, type=kind, action=_OfLastSubject, metavar="X" if kind is float else "K", default=argparse.SUPPRESS,
@@ -117,11 +121,11 @@ def _add_subject_options(group: argparse._ArgumentGroup) -> None:
         )  # fmt: skip
     group.add_argument(
         "--curve", type=_curve, action=_OfLastSubject, metavar="POINTS", default=argparse.SUPPRESS,
-        help='instead: progress:strength points, linear between them, such as "0:0.4, 0.1:0.8"',
+        help='instead of these: progress:strength points, linear in between, such as "0:0.4, 0.1:0.8"',
     )  # fmt: skip
     group.add_argument(
         "--called", action=_OfLastSubject, metavar="TOKEN", default=argparse.SUPPRESS,
-        help="how this prompt calls it, if two subjects have the same token",
+        help="its token in this prompt, if two subjects have the same one",
     )  # fmt: skip
 
 
@@ -129,7 +133,8 @@ def run(options: argparse.Namespace) -> None:
     """Make the videos and write them."""
     import torch
 
-    from ..sampling.generation import check_settings, generate, remarks
+    from ..sampling.generation import generate
+    from ..sampling.preparation import check_settings, remarks
 
     check_folder(options.out)
     choices: list[SubjectChoice] = options.subjects
@@ -156,7 +161,7 @@ def _spaced(strengths: Sequence[float]) -> str:
 
 
 def _applied(choice: SubjectChoice) -> AppliedSubject:
-    from ..sampling.generation import AppliedSubject
+    from ..sampling.preparation import AppliedSubject
     from ..subject.file import load_subject
 
     subject = load_subject(choice.path)

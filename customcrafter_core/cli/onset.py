@@ -9,11 +9,11 @@ from .terminal import Progress
 from .video_options import add_out, add_prompt_options, add_video_options, settings_of
 
 USAGE = "--prompt TEXT [options]"
-SUMMARY = "which K? measures after which step a prompt's motion is fixed"
+SUMMARY = "suggest a K: measure how early a prompt's motion is fixed"
 DESCRIPTION = """\
 Sample the base model once, without a subject, and measure how much of the motion and of the
-detail is fixed after each step. The K it suggests is the step from which on a step fixes less
-of the motion than half its share."""
+detail is fixed after each step. After the suggested K, each step fixes less than half of an
+equal share of the motion."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core onset --prompt "a teddy bear is running on grass" --base model.ckpt"""
@@ -23,17 +23,17 @@ STEM = "onset"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.set_defaults(run=run)
-    add_prompt_options(parser, about="the class word in the place of the subject")
+    add_prompt_options(parser, about="use the class word instead of a subject")
     add_video_options(parser)
-    add_out(parser, "for video, curve and numbers")
+    add_out(parser, "for the video, the curve and the numbers")
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure and write."""
-    from ..diffusion.ddim import DDIMStep
     from ..experiments.motion_onset import motion_onset, write_onset
     from ..files.writing import free_stem
-    from ..sampling.generation import check_settings
+    from ..sampling.generation import SampledStep
+    from ..sampling.preparation import check_settings
 
     check_folder(options.out)
     settings = settings_of(options)
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     model = load_base(options)
     with Progress("Sampling") as bar:
 
-        def show(step: DDIMStep) -> None:
+        def show(step: SampledStep) -> None:
             bar.show(step.step + 1, step.steps)
 
         onset = motion_onset(model, settings, on_step=show)

@@ -1,4 +1,4 @@
-"""``sweep``: one subject, one prompt, one noise, and every combination of some λs, λl and K."""
+"""``sweep``: one subject, one prompt, one noise, and every combination of the given λs, λl and K."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .terminal import Progress
 from .video_options import ANY_BASE, add_out, add_prompt_options, add_video_options, settings_of
 
 USAGE = "--subject FILE --prompt TEXT [options]"
-SUMMARY = "one noise at many strengths: videos, a contact sheet and a table"
+SUMMARY = "the same noise at many strengths: videos, a contact sheet and a table"
 DESCRIPTION = """\
-Make the same video at every combination of some lambda_s, lambda_l and K, to see which suit a
-subject. Runs share their first steps where their strengths agree, so it takes less time than
-making the videos one by one."""
+Generate one prompt and seed with every combination of the given lambda_s, lambda_l and K, to see
+which suits a subject. Videos share their first steps while their strengths agree, so this takes
+less time than making them one by one."""
 EXAMPLES = """\
 examples:
   python -m customcrafter_core sweep --base model.ckpt --subject teddy.safetensors \\
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for flag, kind, text in (
         ("--lambda-s", float, "strengths in the first K steps"),
         ("--lambda-l", float, "strengths in all later steps"),
-        ("--k", int, "numbers of first steps"),
+        ("--k", int, "how many steps lambda_s lasts"),
     ):
         parser.add_argument(
             flag, type=kind, nargs="+", action="extend", metavar="X" if kind is float else "K",
@@ -40,14 +40,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )  # fmt: skip
     add_video_options(parser)
     parser.add_argument("--any-base", action="store_true", help=ANY_BASE)
-    add_out(parser, "gets a folder with videos, contact sheet and table")
+    add_out(parser, "where to make a folder with videos, contact sheet and table")
 
 
 def run(options: argparse.Namespace) -> None:
     """Make all videos and write them."""
     from ..experiments.sweep import combinations, weight_sweep, write_sweep
     from ..files.writing import free_stem
-    from ..sampling.generation import AppliedSubject, check_settings
+    from ..sampling.preparation import AppliedSubject, check_settings
     from ..subject.file import load_subject
 
     check_folder(options.out)

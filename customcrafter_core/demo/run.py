@@ -12,7 +12,9 @@ from PIL import Image
 from ..base_model.loading import load_videocrafter2
 from ..base_model.model import VideoCrafter2
 from ..diffusion.strength import Constant, StrengthSchedule, TwoPhase
-from ..sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
+from ..sampling.generation import Generation, SampledStep, generate
+from ..sampling.preparation import AppliedSubject
+from ..sampling.settings import VideoSettings
 from ..subject.subject import Subject
 from ..training.config import DEMO, preset
 from ..training.loop import Callbacks, train_subject

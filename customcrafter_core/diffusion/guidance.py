@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import UNet3DConditionModel
 
 from ..errors import is_out_of_memory
+from .ddim import Prediction
+
+if TYPE_CHECKING:
+    from diffusers import UNet3DConditionModel
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +52,25 @@ class GuidedUNet:
         self.unet, self.cond, self.uncond, self.cfg, self.fps = unet, cond, uncond, cfg, fps
         self.batch = batch
 
-    def __call__(self, x: torch.Tensor, timestep: int) -> torch.Tensor:
-        """Predict the noise in ``x (b, c, t, h, w)`` at a timestep; same shape, float32."""
-        if self.cfg == 1.0:
-            return self._predict(x, timestep, self.cond)
-        cond, uncond = self.both(x, timestep)
-        return uncond + self.cfg * (cond - uncond)
+    def __call__(self, x: torch.Tensor, timestep: int, *, both: bool = False) -> Prediction:
+        """Predict the noise in ``x (b, c, t, h, w)`` at a timestep, in float32.
 
-    def both(self, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The predictions with the prompt and with the negative prompt, each in the shape of ``x (b, c, t, h, w)``."""
+        Args:
+            x: the noisy latent.
+            timestep: 0 … 999.
+            both: make the prediction without the prompt with ``cfg = 1`` too.
+        """
+        if self.cfg == 1.0 and not both:
+            cond = self._predict(x, timestep, self.cond)
+            return Prediction(cond, cond)
+        cond, uncond = self._both(x, timestep)
+        return Prediction(uncond + self.cfg * (cond - uncond), cond, uncond)
+
+    def _both(self, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
         if self.batch is not GuidanceBatch.ONE_BY_ONE:
             try:
-                both = self._predict(torch.cat([x, x]), timestep, torch.cat([self.cond, self.uncond]))
-                return both[: len(x)], both[len(x) :]
+                cond, uncond = self._predict(torch.cat([x, x]), timestep, torch.cat([self.cond, self.uncond])).chunk(2)
+                return cond, uncond
             except (RuntimeError, MemoryError) as error:
                 if self.batch is GuidanceBatch.TOGETHER or not is_out_of_memory(error):
                     raise

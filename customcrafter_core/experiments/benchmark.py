@@ -27,7 +27,9 @@ from ..evaluation.encoders import files_of
 from ..evaluation.scoring import Scorer
 from ..files.writing import write_bytes, write_json
 from ..output.video import PLAYBACK_FPS, write_video
-from ..sampling.generation import AppliedSubject, VideoSettings, check_settings, generate, resolve
+from ..sampling.generation import generate
+from ..sampling.preparation import AppliedSubject, check_settings
+from ..sampling.settings import VideoSettings, resolve
 from ..subject.file import load_subject
 from ..subject.subject import Subject
 from ..training.callbacks import Callbacks

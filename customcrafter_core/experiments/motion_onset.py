@@ -23,7 +23,7 @@ from PIL import Image
 from torch.nn import functional
 
 from ..base_model.model import VideoCrafter2
-from ..diffusion.ddim import DDIMStep, check_eta, ddim_levels, ddim_step
+from ..diffusion.ddim import Prediction, ddim_steps
 from ..diffusion.strength import K
 from ..errors import InputError
 from ..evaluation.motion import motion_travel
@@ -31,7 +31,9 @@ from ..files.writing import write_bytes, write_json
 from ..output.chart import line_chart
 from ..output.pixels import Frames
 from ..output.video import write_video
-from ..sampling.generation import VideoSettings, prepare
+from ..sampling.generation import SampledStep
+from ..sampling.preparation import prepare
+from ..sampling.settings import VideoSettings
 
 CELLS = 8  # along the short side of a frame: what is coarser is layout, what is finer is detail
 STEP_COST = 0.5  # of a step at λs, in even shares of the motion
@@ -170,7 +172,7 @@ def motion_onset(
     model: VideoCrafter2,
     settings: VideoSettings,
     *,
-    on_step: Callable[[DDIMStep], None] | None = None,
+    on_step: Callable[[SampledStep], None] | None = None,
 ) -> MotionOnset:
     """Sample a video with the base model alone and measure each step.
 
@@ -187,24 +189,24 @@ def motion_onset(
     """
     if settings.batch != 1:
         raise InputError(expected="a batch of 1", found=f"{settings.batch}", remedy="Measure one video after another.")
-    check_eta(settings.eta)
     run = prepare(model, settings)
     if run.settings.frames < 2:
         raise InputError(
             expected="at least two frames", found=f"{run.settings.frames}", remedy="A still has no motion."
         )
-    levels = ddim_levels(model.schedule, run.timesteps, settings.exact_tail)
-    x, alone, final = run.noise(), [], torch.empty(0)
-    for step, timestep in enumerate(run.timesteps):
-        cond, uncond = run.unet.both(x, timestep)
-        eps = uncond + run.settings.cfg * (cond - uncond)
-        now = levels[step]
-        if step > 0:  # the first is predicted from noise, after no step at all
-            alone.append((x - now.noise * uncond) / now.signal)
-        x, final = ddim_step(x, eps, now, levels[step + 1], eta=settings.eta, noise=run.noise)
+
+    def predict(x: torch.Tensor, step: int) -> Prediction:
+        return run.unet(x, run.timesteps[step], both=True)
+
+    x, alone = run.noise(), []
+    for made in ddim_steps(predict, x, run.levels, noise=run.noise.of_step, eta=run.settings.eta):
+        assert made.prediction.uncond is not None  # both were asked for
+        alone.append(run.levels[made.step].clean(made.x, made.prediction.uncond))
+        x = made.following
         if on_step is not None:
-            on_step(DDIMStep(step, len(run.timesteps), timestep, final))
+            on_step(SampledStep(made.step, len(run.timesteps), run.timesteps[made.step], made.x0))
     frames = model.decode(x)[0]
+    del alone[0]  # predicted from noise, after no step at all
     motion, detail = fixed_shares(chain((model.decode(latent)[0] for latent in alone), [frames]), frames)
     return MotionOnset(motion, detail, frames, run.settings)
 

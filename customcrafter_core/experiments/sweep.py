@@ -1,4 +1,4 @@
-"""Weight Sweep: one subject, one prompt, one seed, and every combination of some λs, λl and K."""
+"""Weight Sweep: one prompt, one seed, and every combination of some λs, λl and K of a subject or a LoRA."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from ..files.writing import write_bytes, write_json
 from ..output.pixels import Frames
 from ..output.sheet import SheetRow, contact_sheet
 from ..output.video import write_video
-from ..sampling.generation import AppliedSubject, VideoSettings
+from ..sampling.preparation import AppliedSubject
+from ..sampling.settings import VideoSettings
 from ..sampling.shared_runs import sample_runs
 from ..subject.subject import Subject
+from .motion_onset import STILL
 
 Score = Callable[[Frames], Mapping[str, float]]
 """Scores of a video ``(t, h, w, 3)`` by name, such as `Scorer.score` with prompt and photos filled in."""
@@ -48,6 +50,22 @@ class SweepCell:
             return f"constant λ {strengths.pop():g}"
         return f"λs {self.strength.lambda_s:g}, λl {self.strength.lambda_l:g}, K {self.strength.k}"
 
+    @property
+    def mean_strength(self) -> float:
+        """Mean over the steps of the strength without its sign."""
+        return sum(map(abs, strengths_of(self.strength, self.steps))) / self.steps
+
+
+@dataclass(frozen=True)
+class Best:
+    """The combination to try first, and what speaks for it."""
+
+    cell: SweepCell
+    kept: float
+    """Its motion over that of the video without the LoRA, 0 … 1; more than that counts as 1."""
+    share: float
+    """Its mean strength over the largest of the sweep, 0 … 1."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -62,6 +80,21 @@ class Sweep:
     def saving(self) -> float:
         """Share of the network's predictions that was saved, 0 … 1."""
         return 1 - self.forwards / self.forwards_alone
+
+    @property
+    def best(self) -> Best | None:
+        """The combination that keeps most of the model's own motion at most of the strength: the largest ``kept · share``.
+
+        Motion is measured against the video at strength 0; None if the sweep has none, if it does not move, or if there
+        is no other. The rule is ours; the paper has none.
+        """
+        own = [cell.scores[MOTION] for cell in self.cells if cell.mean_strength == 0]
+        others = [cell for cell in self.cells if cell.mean_strength > 0]
+        if not own or not others or own[0] <= STILL:
+            return None
+        most = max(cell.mean_strength for cell in others)
+        rated = [Best(cell, min(cell.scores[MOTION] / own[0], 1.0), cell.mean_strength / most) for cell in others]
+        return max(rated, key=lambda one: one.kept * one.share)
 
     def table(self) -> list[dict[str, float | int | str]]:
         """One row for each cell: label, λs, λl, K and scores."""
@@ -82,7 +115,8 @@ class Sweep:
         for cell in self.cells:
             scores = ", ".join(f"{name} {value:.2f}" for name, value in cell.scores.items())
             rows.append(SheetRow(f"{cell.label}: {scores}" if scores else cell.label, cell.frames))
-        return contact_sheet(rows, title=f"{self.settings.prompt} (seed {self.settings.seed})")
+        seed = f"seed {self.settings.seed}"
+        return contact_sheet(rows, title=f"{self.settings.prompt} ({seed})" if self.settings.prompt else seed)
 
 
 def combinations(lambda_s: Sequence[float], lambda_l: Sequence[float], k: Sequence[int], steps: int) -> list[TwoPhase]:

@@ -8,17 +8,20 @@ separate runs, bit for bit, where the network gives the same bits for the same i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
 
 import torch
 
 from ..base_model.model import VideoCrafter2
-from ..diffusion.ddim import Level, NoiseSource, check_eta, ddim_levels, ddim_step
-from ..diffusion.strength import StrengthSchedule, strengths_of
+from ..diffusion.ddim import Prediction, ddim_steps
+from ..diffusion.strength import StrengthSchedule
 from ..errors import InputError
 from ..subject.adapter import attached
 from ..subject.subject import Subject
-from .generation import AppliedSubject, VideoSettings, prepare
+from .preparation import AppliedSubject, prepare, strengths_per_step
+from .settings import VideoSettings
 
 Strengths = Sequence[Sequence[tuple[float, ...]]]
 """Per run and step, the strength of each subject."""
@@ -68,22 +71,25 @@ def sample_runs(
     """
     if not runs:
         raise InputError(expected="at least one run", found="none", remedy="Give some strengths.")
-    check_eta(settings.eta)
-    prepared = prepare(model, settings, [AppliedSubject(subject) for subject in subjects], any_base=any_base)
-    steps = len(prepared.timesteps)
-    strengths = [
-        list(zip(*(strengths_of(schedule, steps) for schedule in run), strict=True)) or [()] * steps for run in runs
-    ]
-    with attached(model.unet, prepared.subjects) as attachment:
+    run = prepare(model, settings, [AppliedSubject(subject) for subject in subjects], any_base=any_base)
+    strengths = [strengths_per_step(schedules, len(run.timesteps)) for schedules in runs]
+    noise, forwards, made = cache(run.noise.of_step), forwards_of(strengths), count(1)
+    latent = run.noise()
+    with attached(model.unet, run.subjects) as attachment:
 
-        def predict(x: torch.Tensor, step: int, member: int) -> torch.Tensor:
-            attachment.set_strengths(strengths[member][step])
-            return prepared.unet(x, prepared.timesteps[step])
+        def advance(x: torch.Tensor, start: int, stop: int, member: int) -> torch.Tensor:
+            def predict(x: torch.Tensor, step: int) -> Prediction:
+                attachment.set_strengths(strengths[member][step])
+                return run.predict(x, step)
 
-        levels = ddim_levels(model.schedule, prepared.timesteps, settings.exact_tail)
-        tree = RunTree(strengths, levels, settings.eta, predict, prepared.noise, on_forward)
-        latents = tree.latents_from(prepared.noise())
-    return SharedRuns(latents, strengths, prepared.settings, tree.forwards)
+            for step in ddim_steps(predict, x, run.levels, noise=noise, eta=run.settings.eta, start=start, stop=stop):
+                x = step.following
+                if on_forward is not None:
+                    on_forward(next(made), forwards)
+            return x
+
+        latents = sample_tree(strengths, latent, advance)
+    return SharedRuns(latents, strengths, run.settings, forwards)
 
 
 def forwards_of(strengths: Strengths) -> int:
@@ -91,65 +97,36 @@ def forwards_of(strengths: Strengths) -> int:
     return len({tuple(run[: i + 1]) for run in strengths for i in range(len(run))})
 
 
-Predict = Callable[[torch.Tensor, int, int], torch.Tensor]
-"""``(x_t, step, run) -> predicted noise`` with the strengths that this run has at this step."""
+Advance = Callable[[torch.Tensor, int, int, int], torch.Tensor]
+"""``(x, start, stop, run) -> x`` after the steps ``start … stop - 1`` at the strengths that this run has."""
 
 
-@dataclass
-class RunTree:
-    """Walks the tree, branch by branch, first to its leaf."""
+def sample_tree(strengths: Strengths, x: torch.Tensor, advance: Advance) -> list[torch.Tensor]:
+    """Walk the tree of runs, branch by branch, first to its leaf: the first run passes all steps in their order.
 
-    strengths: Strengths
-    levels: Sequence[Level]
-    """As `ddim_levels`: one more than steps."""
-    eta: float
-    predict: Predict
-    noise: NoiseSource
-    on_forward: Callable[[int, int], None] | None = None
-    """Called with (predictions made, predictions in all) after each."""
-    forwards: int = 0
-    """Predictions that were made."""
-    _latents: dict[int, torch.Tensor] = field(default_factory=dict)
-    _noises: dict[int, torch.Tensor] = field(default_factory=dict)
+    Args:
+        strengths: of the runs, all of as many steps.
+        x: what all runs begin with.
+        advance: makes some steps of one run, which stands for all that have come so far with it.
 
-    def latents_from(self, start: torch.Tensor) -> list[torch.Tensor]:
-        """The latent of each run; equal runs share one.
+    Returns:
+        What each run ended with; equal runs share one.
+    """
+    found = _ends(strengths, x, advance, 0, list(range(len(strengths))))
+    return [found[run] for run in range(len(strengths))]
 
-        Args:
-            start: ``x_T (b, c, t, h, w)`` of all of them.
-        """
-        self._descend(start, 0, list(range(len(self.strengths))))
-        return [self._latents[i] for i in range(len(self.strengths))]
 
-    def _descend(self, x: torch.Tensor, step: int, members: list[int]) -> None:
-        """Finish the runs ``members``, which have come to ``x`` before ``step`` together."""
-        while step < len(self.levels) - 1:
-            branches = self._branches(members, step)
-            if len(branches) > 1:
-                for branch in branches:
-                    self._descend(x, step, branch)
-                return
-            eps = self.predict(x, step, members[0])
-            x, _ = ddim_step(x, eps, self.levels[step], self.levels[step + 1], eta=self.eta, noise=self._noise_of(step))
-            self.forwards += 1
-            if self.on_forward is not None:
-                self.on_forward(self.forwards, forwards_of(self.strengths))
-            step += 1
-        self._latents.update(dict.fromkeys(members, x))
-
-    def _branches(self, members: list[int], step: int) -> list[list[int]]:
-        """Runs with the same strengths at this step, together."""
-        branches: dict[tuple[float, ...], list[int]] = {}
-        for member in members:
-            branches.setdefault(self.strengths[member][step], []).append(member)
-        return list(branches.values())
-
-    def _noise_of(self, step: int) -> NoiseSource:
-        """The noise of a step, which all runs get; the first run, which passes all steps, draws it in their order."""
-
-        def noise() -> torch.Tensor:
-            if step not in self._noises:
-                self._noises[step] = self.noise()
-            return self._noises[step]
-
-        return noise
+def _ends(
+    strengths: Strengths, x: torch.Tensor, advance: Advance, start: int, members: list[int]
+) -> dict[int, torch.Tensor]:
+    """The ends of the runs ``members``, which have come to ``x`` before step ``start`` together."""
+    first, steps = strengths[members[0]], len(strengths[members[0]])
+    fork = next((i for i in range(start, steps) if any(strengths[run][i] != first[i] for run in members)), steps)
+    if fork > start:
+        x = advance(x, start, fork, members[0])
+    if fork == steps:
+        return dict.fromkeys(members, x)
+    branches: dict[tuple[float, ...], list[int]] = {}
+    for run in members:
+        branches.setdefault(strengths[run][fork], []).append(run)
+    return {run: end for branch in branches.values() for run, end in _ends(strengths, x, advance, fork, branch).items()}

@@ -10,9 +10,12 @@ import torch
 
 from ..base_model.model import VideoCrafter2
 from ..diffusion.guidance import GuidanceBatch
+from ..diffusion.schedule import STEPS
 from ..errors import InputError
 from ..memory.free import free_memory
-from ..sampling.generation import STEPS, AppliedSubject, VideoSettings, generate
+from ..sampling.generation import generate
+from ..sampling.preparation import AppliedSubject
+from ..sampling.settings import VideoSettings
 from ..subject.subject import Subject
 from .augmentation import Framing, cropped_share
 from .callbacks import Callbacks, Sample

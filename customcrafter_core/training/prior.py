@@ -21,7 +21,8 @@ from ..diffusion.guidance import GuidanceBatch
 from ..errors import InputError, damaged_file
 from ..files.writing import write_bytes, write_json
 from ..output.pixels import to_bytes
-from ..sampling.generation import SampledStep, VideoSettings, generate
+from ..sampling.generation import SampledStep, generate
+from ..sampling.settings import VideoSettings
 from .captions import read_caption
 from .config import CAPTIONS, PRIOR_STEPS
 from .photos import (

@@ -22,12 +22,14 @@ from .identity_adapter import Branches
 from .lora_file import Patches, parts_of, same_as_carried
 from .output_branch import OutputBranch, branch_of, holds_bytes
 from .step_clock import clock_of, keep_clock
-from .strength_plan import StrengthPlan, levels_of
+from .strength_plan import RunStrengths, StrengthPlan, levels_of
 from .weight_change import Now, Place, WeightChange, changed_layers, place_of
 
 log = logging.getLogger(__name__)
 
 KEY = "customcrafter"
+FOLLOWED = "customcrafter_followed"
+"""In a model's ``transformer_options``: gives the plan that its LoRAs follow instead of their own."""
 RUNS = "customcrafter_strengths"
 """In the ``transformer_options`` of a run: each `ScheduledLoRA` -> its `strength_plan.RunStrengths`."""
 
@@ -81,13 +83,10 @@ class ScheduledLoRA:
     ) -> Any:
         """The host's run of a sampler ``(noise, latent, sampler, sigmas, …)``, checked before anything is loaded."""
         sampling = run.class_obj.model_patcher.get_model_object("model_sampling")
-        strengths = self.plan.over(sigmas, noise, sampling)
-        remark = strengths.remark()
-        if remark:
-            log.warning(remark)
-        if self._page is not None:
-            self._page.show_levels(levels_of(strengths.part.sigmas, sampling))
-        self._say(remark or strengths.words())
+        followed = run.class_obj.model_options.get("transformer_options", {}).get(FOLLOWED)
+        strengths = (self.plan if followed is None else followed()).over(sigmas, noise, sampling)
+        if followed is None:
+            self._tell(strengths, sampling)
         run.class_obj.model_options.setdefault("transformer_options", {}).setdefault(RUNS, {})[self] = strengths
         try:
             result = run(noise, latent, sampler, sigmas, *rest, **more)
@@ -97,6 +96,15 @@ class ScheduledLoRA:
             self._models = {}
             for change in self.changes:
                 change.let_go()
+
+    def _tell(self, strengths: RunStrengths, sampling: Any) -> None:
+        """On the node that puts it on the model, what it comes to in a run."""
+        remark = strengths.remark()
+        if remark:
+            log.warning(remark)
+        if self._page is not None:
+            self._page.show_levels(levels_of(strengths.part.sigmas, sampling))
+        self._say(remark or strengths.words())
 
     def around_call(
         self, run: Any, x: torch.Tensor, sigma: torch.Tensor, *rest: Any, **conditions: Any
@@ -195,6 +203,24 @@ def _change(model: ModelPatcher, target: Any, patch: Any) -> WeightChange | Outp
     if holds_bytes(model.get_model_object(layer), kind):
         return OutputBranch(key, patch, offset)
     return WeightChange(key, patch, offset, function, host.stored_scale(model, key))
+
+
+def all_following(model: ModelPatcher, plan: StrengthPlan) -> ModelPatcher:
+    """A clone of a model whose LoRAs with a scheduled strength follow another plan, all of them.
+
+    Raises:
+        InputError: there are none on it.
+    """
+    if not loras_on(model):
+        raise InputError(
+            expected="a MODEL with a LoRA whose strength follows the steps",
+            found="one without",
+            remedy="Connect it after Dynamic LoRA Weights or Dynamic Subject Weights.",
+        )
+    clone = model.clone()
+    options = clone.model_options.setdefault("transformer_options", {})
+    options[FOLLOWED] = lambda: plan  # a function, because hosts copy what else is in a model's options
+    return clone
 
 
 def loras_on(model: ModelPatcher) -> list[ScheduledLoRA]:

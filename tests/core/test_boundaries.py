@@ -40,7 +40,8 @@ for name in names:
 SAMPLE = """
 from customcrafter_core.base_model.text import PromptTokenizer
 from customcrafter_core.base_model.loading import load_videocrafter2
-from customcrafter_core.sampling.generation import VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.settings import VideoSettings
 assert PromptTokenizer({"<new1>": 1})(["a <new1> dog"])[0, :5].tolist() == [49406, 320, 49408, 1929, 49407]
 assert generate(load_videocrafter2(sys.argv[1]), VideoSettings("a dog", steps=1)).latent.isfinite().all()
 """
@@ -141,7 +142,7 @@ def imported_in(path: Path) -> Iterator[str]:
 
 
 def test_families_of_nodes_do_not_import_one_another() -> None:
-    families = {"loading", "subjects", "weights", "sampling", "training", "evaluation"}
+    families = {"loading", "subjects", "weights", "sampling", "training", "evaluation", "sweep", "onset"}
     assert all((ROOT / "nodes" / f"{name}.py").is_file() for name in families)
     for path in (ROOT / "nodes").rglob("*.py"):
         if path.name != "__init__.py":

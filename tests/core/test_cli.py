@@ -409,7 +409,8 @@ def test_demo_without_a_subcommand_runs_it() -> None:
 
 def test_demo_writes_everything(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from customcrafter_core.demo import run
-    from customcrafter_core.sampling.generation import Generation, SampledStep, VideoSettings
+    from customcrafter_core.sampling.generation import Generation, SampledStep
+    from customcrafter_core.sampling.settings import VideoSettings
 
     def learn(model: None, seed: int, on_step: Any) -> Any:
         on_step(TrainStep(0, 1, 0.5, 0.0))

@@ -13,7 +13,9 @@ from benchmarks.demo_sampling import sample_ways
 from customcrafter_core.demo import demo_subject, world
 from customcrafter_core.demo.run import load_demo_base
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject
 
 

@@ -18,7 +18,9 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.cli.main import main
 from customcrafter_core.demo import demo_checkpoint, demo_subject, run, world
 from customcrafter_core.diffusion.strength import Constant
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.subject.subject import check_fits
 from customcrafter_core.training.config import preset

@@ -36,7 +36,9 @@ from customcrafter_core.experiments.benchmark_config import METHODS, BenchmarkCo
 from customcrafter_core.experiments.benchmark_report import Report
 from customcrafter_core.experiments.paper_tables import TABLE_1, TABLE_2
 from customcrafter_core.experiments.report_folder import ReportVideos
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.photos import load_photos
 from customcrafter_core.training.workers import Workers

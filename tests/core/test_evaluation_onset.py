@@ -12,7 +12,7 @@ import torch
 from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo import run, world
-from customcrafter_core.diffusion.ddim import DDIMStep, level_of
+from customcrafter_core.diffusion.ddim import Prediction, level_of
 from customcrafter_core.diffusion.guidance import GuidedUNet
 from customcrafter_core.errors import InputError
 from customcrafter_core.experiments.motion_onset import (
@@ -24,7 +24,8 @@ from customcrafter_core.experiments.motion_onset import (
     motion_part,
     suggest_k,
 )
-from customcrafter_core.sampling.generation import VideoSettings, generate
+from customcrafter_core.sampling.generation import SampledStep, generate
+from customcrafter_core.sampling.settings import VideoSettings
 from tests.core import tiny_models
 
 SETTINGS = VideoSettings("a dog is running", frames=3, steps=4, width=48, height=48, cfg=3.0, seed=5)
@@ -83,9 +84,9 @@ def test_k_is_where_a_step_fixes_less_of_the_motion_than_half_its_share() -> Non
 
 
 def test_the_video_is_that_of_an_ordinary_run(tiny: VideoCrafter2) -> None:
-    seen: list[DDIMStep] = []
+    seen: list[SampledStep] = []
     onset = motion_onset(tiny, SETTINGS, on_step=seen.append)
-    ordinary: list[DDIMStep] = []
+    ordinary: list[SampledStep] = []
     plain = generate(tiny, SETTINGS, on_step=ordinary.append)
     assert torch.equal(onset.frames, tiny.decode(plain.latent)[0])
     assert [step.timestep for step in seen] == [step.timestep for step in ordinary]
@@ -101,20 +102,20 @@ def test_the_video_is_that_of_an_ordinary_run(tiny: VideoCrafter2) -> None:
 def test_row_k_is_what_the_latent_holds_after_k_steps(tiny: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not after one less, of which the first would be pure noise."""
     seen: list[tuple[torch.Tensor, int, torch.Tensor]] = []
-    both = GuidedUNet.both
+    predict = GuidedUNet.__call__
 
-    def watched(unet: GuidedUNet, x: torch.Tensor, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
-        cond, uncond = both(unet, x, timestep)
-        seen.append((x, timestep, uncond))
-        return cond, uncond
+    def watched(unet: GuidedUNet, x: torch.Tensor, timestep: int, *, both: bool = False) -> Prediction:
+        prediction = predict(unet, x, timestep, both=both)
+        assert prediction.uncond is not None
+        seen.append((x, timestep, prediction.uncond))
+        return prediction
 
-    monkeypatch.setattr(GuidedUNet, "both", watched)
+    monkeypatch.setattr(GuidedUNet, "__call__", watched)
     onset = motion_onset(tiny, SETTINGS)
     assert len(seen) == len(onset.motion) == 4
     for done, (x, timestep, uncond) in enumerate(seen):
         if done:
-            level = level_of(tiny.schedule, timestep)
-            held = tiny.decode((x - level.noise * uncond) / level.signal)[0].numpy()
+            held = tiny.decode(level_of(tiny.schedule, timestep).clean(x, uncond))[0].numpy()
             assert (onset.motion[done - 1], onset.detail[done - 1]) == pytest.approx(shares(held, onset.frames.numpy()))
     assert (onset.motion[-1], onset.detail[-1]) == pytest.approx((1, 1))
     only = motion_onset(tiny, replace(SETTINGS, steps=1))

@@ -15,8 +15,10 @@ from customcrafter_core.base_model.loading import load_videocrafter2
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, Curve, StrengthSchedule, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
-from customcrafter_core.experiments.sweep import combinations, weight_sweep, write_sweep
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.experiments.sweep import Sweep, SweepCell, combinations, weight_sweep, write_sweep
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.sampling.shared_runs import forwards_of, sample_runs
 from customcrafter_core.subject.subject import Subject
 from tests.core import tiny_models
@@ -155,3 +157,26 @@ def test_a_sweep_scores_travel_by_default_and_takes_no_batch(model: VideoCrafter
         weight_sweep(model, replace(SETTINGS, batch=2), subject)
     sweep = weight_sweep(model, replace(SETTINGS, steps=1), subject)
     assert list(sweep.cells[0].scores) == ["Motion"] and sweep.settings.fps == model.defaults.fps
+
+
+def swept(*cells: tuple[TwoPhase, float]) -> Sweep:
+    """A sweep of 5 steps whose videos move so far."""
+    made = [SweepCell(strength, 5, torch.zeros(2, 8, 8, 3), {"Motion": motion}) for strength, motion in cells]
+    return Sweep(made, SETTINGS, 1, 1)
+
+
+def test_the_best_keeps_most_motion_at_most_strength() -> None:
+    base = (TwoPhase(0.0, 0.0, 0), 0.8)
+    found = swept(base, (TwoPhase(1.0, 1.0, 0), 0.2), (TwoPhase(0.0, 1.0, 2), 0.72), (TwoPhase(0.0, 1.0, 4), 1.6)).best
+    # of the strongest 1/4 of the motion is left; 0.9 at 3/5 of the strength; all, and no more than all, at 1/5
+    assert found is not None and found.cell.strength == TwoPhase(0.0, 1.0, 2)
+    assert (found.kept, found.share) == pytest.approx((0.9, 0.6))
+    negative = swept(base, (TwoPhase(-1.0, -1.0, 0), 0.8), (TwoPhase(0.5, 0.5, 0), 0.8)).best
+    assert negative is not None and negative.cell.strength.lambda_s == -1.0 and negative.share == 1
+
+
+def test_there_is_no_best_without_a_video_of_the_model_alone_that_moves() -> None:
+    strong, still = (TwoPhase(1.0, 1.0, 0), 0.5), (TwoPhase(0.0, 0.0, 0), 0.01)
+    assert swept(strong).best is None
+    assert swept(still, strong).best is None
+    assert swept((TwoPhase(0.0, 0.0, 0), 0.5)).best is None

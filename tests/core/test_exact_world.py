@@ -17,9 +17,8 @@ from benchmarks.exact_world.cases import Case
 from benchmarks.exact_world.clips import Identity
 from benchmarks.exact_world.measures import measure
 from benchmarks.exact_world.world import World
-from customcrafter_core.diffusion.ddim import ddim_sample
+from customcrafter_core.diffusion.ddim import Prediction, ddim_steps
 from customcrafter_core.diffusion.recommendations import PRESETS
-from customcrafter_core.diffusion.schedule import NoiseSchedule
 from customcrafter_core.diffusion.strength import Constant, TwoPhase, strengths_of
 from customcrafter_core.experiments.motion_onset import suggest_k
 
@@ -106,20 +105,20 @@ def test_ways_sampled_together_are_those_of_the_packs_own_sampler(eta: float) ->
     ways = [Constant(0.0), Constant(0.6), TwoPhase(0.0, 1.0, 3), TwoPhase(0.0, 0.6, 3), TwoPhase(0.4, 0.8, 2)]
     strengths = [strengths_of(way, 10) for way in ways]
     together = sampling.sample(world, denoiser, case.levels, strengths, 4, eta=eta, seed=3)
-    schedule, levels = NoiseSchedule.videocrafter2(), case.levels.levels
+    levels = case.levels.levels
     for way, found in zip(ways, together, strict=True):
         generator = torch.Generator().manual_seed(3)
         start = world.noise(4, generator)
 
-        def predicted_noise(x: torch.Tensor, _: int, step: int, way=way) -> torch.Tensor:
+        def predict(x: torch.Tensor, step: int, way=way) -> Prediction:
             level = levels[step]
-            return (x - level.signal * denoiser(x, level, way(step, 10))) / level.noise
+            return Prediction((x - level.signal * denoiser(x, level, way(step, 10))) / level.noise)
 
-        alone = ddim_sample(
-            predicted_noise, start, schedule, schedule.ddim_timesteps(10), eta=eta, exact_tail=True,
-            noise=lambda generator=generator: world.noise(4, generator),
-        )  # fmt: skip
-        assert torch.allclose(found, alone, atol=2e-3), way
+        def noise(_: int, generator=generator) -> torch.Tensor:
+            return world.noise(4, generator)
+
+        *_, last = ddim_steps(predict, start, levels, noise=noise, eta=eta)
+        assert torch.allclose(found, last.following, atol=2e-3), way
     assert not torch.allclose(together[0], together[2], atol=0.1)
 
 

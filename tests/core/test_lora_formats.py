@@ -16,7 +16,9 @@ from customcrafter_core.base_model.key_tables import rename, reverse, unet_table
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import clip_tokenizer
 from customcrafter_core.errors import InputError
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.formats import (
     class_embedding,
     export_for_host,

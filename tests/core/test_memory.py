@@ -17,7 +17,9 @@ from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.memory.counting import DryRun, allocator_reserve
 from customcrafter_core.memory.free import free_in_groups, free_memory, gigabytes
 from customcrafter_core.memory.sampling import PLENTY, choose_guidance, decoding_memory, prediction_memory
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate, prepare
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject, prepare
+from customcrafter_core.sampling.settings import VideoSettings
 from tests.core import small_subjects
 
 
@@ -146,7 +148,7 @@ def test_a_video_is_made_one_by_one_where_memory_is_short(
     hook = model.unet.register_forward_pre_hook(note)
     try:
         for free in (10**12, needed(model, long_video, GuidanceBatch.TOGETHER) - 1):
-            monkeypatch.setattr("customcrafter_core.sampling.generation.free_memory", lambda _, free=free: free)
+            monkeypatch.setattr("customcrafter_core.sampling.preparation.free_memory", lambda _, free=free: free)
             steps = len(generate(model, settings, [AppliedSubject(subject)]).timesteps)
     finally:
         hook.remove()

@@ -20,7 +20,7 @@ from customcrafter_core.base_model.key_tables import unet_table
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.base_model.networks import build_networks
 from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
-from customcrafter_core.diffusion.ddim import DDIMStep, ddim_sample
+from customcrafter_core.diffusion.ddim import Prediction, ddim_levels, ddim_steps
 from customcrafter_core.diffusion.guidance import GuidanceBatch, GuidedUNet
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 from customcrafter_core.diffusion.strength import TwoPhase, strengths_of
@@ -77,26 +77,20 @@ def test_ddim(reference: Reference, eta: int, steps: int) -> None:
     schedule, noise, cfg = NoiseSchedule.videocrafter2(), t["ddim.noise"], description["ddim"]["cfg"]
     batch = noise[0].shape if noise[0].ndim == 5 else (1, *noise[0].shape)
     draws = iter(noise.reshape(-1, *batch))
-    last: list[DDIMStep] = []
 
     def toy(x: torch.Tensor, timestep: int, c: float) -> torch.Tensor:
         return torch.tanh(x * (0.7 + 0.2 * c) + 0.3 * torch.sin(torch.tensor(float(timestep)))) + 0.1 * c
 
-    def denoise(x: torch.Tensor, timestep: int, step: int) -> torch.Tensor:
-        uncond = toy(x, timestep, 0)
-        return uncond + cfg * (toy(x, timestep, 1) - uncond)
+    timesteps = schedule.ddim_timesteps(steps)
 
-    result = ddim_sample(
-        denoise,
-        next(draws),
-        schedule,
-        schedule.ddim_timesteps(steps),
-        noise=lambda: next(draws),
-        eta=eta,
-        on_step=last.append,
-    )
-    assert relative_l2(result, t[f"ddim.eta{eta}.steps{steps}"]) < 1e-5
-    assert relative_l2(last[-1].x0, t[f"ddim.eta{eta}.steps{steps}.x0_last"]) < 1e-5
+    def predict(x: torch.Tensor, step: int) -> Prediction:
+        cond, uncond = toy(x, timesteps[step], 1), toy(x, timesteps[step], 0)
+        return Prediction(uncond + cfg * (cond - uncond), cond, uncond)
+
+    levels = ddim_levels(schedule, timesteps, exact_tail=False)
+    *_, last = ddim_steps(predict, next(draws), levels, noise=lambda _: next(draws), eta=eta)
+    assert relative_l2(last.following, t[f"ddim.eta{eta}.steps{steps}"]) < 1e-5
+    assert relative_l2(last.x0, t[f"ddim.eta{eta}.steps{steps}.x0_last"]) < 1e-5
 
 
 @pytest.mark.parametrize("batch", [GuidanceBatch.TOGETHER, GuidanceBatch.ONE_BY_ONE])
@@ -119,19 +113,13 @@ def test_algorithm1(model: VideoCrafter2, reference: Reference, tmp_path: Path, 
     unet = GuidedUNet(model.unet, cond, uncond, cfg=algorithm["cfg"], fps=algorithm["fps"], batch=batch)
     with attached(model.unet, [subject]) as attachment:
 
-        def denoise(x: torch.Tensor, timestep: int, step: int) -> torch.Tensor:
+        def predict(x: torch.Tensor, step: int) -> Prediction:
             attachment.set_strengths([strengths[step]])
-            return unet(x, timestep)
+            return unet(x, timesteps[step])
 
-        result = ddim_sample(
-            denoise,
-            next(noise),
-            model.schedule,
-            timesteps,
-            noise=lambda: next(noise),
-            eta=settings["eta"],
-        )
-    assert relative_l2(result, t[f"algorithm1.{run}.out"]) < 1e-4
+        levels = ddim_levels(model.schedule, timesteps, exact_tail=False)
+        *_, last = ddim_steps(predict, next(noise), levels, noise=lambda _: next(noise), eta=settings["eta"])
+    assert relative_l2(last.following, t[f"algorithm1.{run}.out"]) < 1e-4
 
 
 def test_full_size_key_list_converts_strictly() -> None:

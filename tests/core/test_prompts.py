@@ -14,7 +14,9 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.base_model.text import PromptTokenizer, clip_tokenizer, encode_ids, learned_tokens
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.errors import InputError
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate, remarks
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject, remarks
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.formats import class_embedding
 from customcrafter_core.subject.prompts import encode_prompts, missing_tokens
 from customcrafter_core.subject.subject import Subject

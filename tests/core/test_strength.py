@@ -17,7 +17,9 @@ from customcrafter_core.diffusion.guidance import GuidanceBatch
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 from customcrafter_core.diffusion.strength import Constant, Curve, TwoPhase, strengths_of
 from customcrafter_core.errors import InputError
-from customcrafter_core.sampling.generation import AppliedSubject, Generation, SampledStep, VideoSettings, generate
+from customcrafter_core.sampling.generation import Generation, SampledStep, generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.adapter import attached
 from customcrafter_core.subject.subject import Subject
 from tests.core.small_subjects import random_subject

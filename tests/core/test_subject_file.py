@@ -21,7 +21,9 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.errors import InputError
 from customcrafter_core.files import tensor_file
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import METADATA_KEY, THUMBNAIL_KEY, TOKEN, load_subject, save_subject
 from customcrafter_core.subject.subject import LoRAFactors, Subject, check_fits
 from customcrafter_core.subject.targets import lora_targets

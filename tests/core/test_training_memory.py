@@ -21,7 +21,9 @@ from customcrafter_core.diffusion.strength import Constant
 from customcrafter_core.errors import InputError
 from customcrafter_core.memory.counting import RESERVE_OF_HEAP, DryRun
 from customcrafter_core.memory.free import gigabytes
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.subject import LoRAFactors
 from customcrafter_core.subject.targets import lora_targets
 from customcrafter_core.training.batches import Batch

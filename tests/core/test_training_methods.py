@@ -13,7 +13,9 @@ from torch import nn
 from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
 from customcrafter_core.errors import InputError
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.subject.formats import class_embedding
 from customcrafter_core.subject.identity_adapter import IdentityAdapter, adapters_attached

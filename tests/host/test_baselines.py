@@ -10,7 +10,9 @@ import torch
 
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.diffusion.strength import Constant, TwoPhase
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject, save_subject
 from customcrafter_core.subject.identity_adapter import IdentityAdapter
 from customcrafter_core.subject.subject import LoRAFactors, Subject

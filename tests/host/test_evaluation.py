@@ -17,7 +17,7 @@ from customcrafter_core.base_model.model import VideoCrafter2
 from customcrafter_core.demo.run import load_demo_base
 from customcrafter_core.evaluation.scoring import CLIP_I, CLIP_T, CONSISTENCY, DINO_I, MOTION, open_scorer
 from customcrafter_core.experiments.motion_onset import MotionOnset, motion_onset
-from customcrafter_core.sampling.generation import VideoSettings
+from customcrafter_core.sampling.settings import VideoSettings
 from tests.core import small_encoders
 from tests.host.bench import CFG, PROMPT, SEED, SIZE, STEPS, Bench, Scene, distance
 from tests.host.graphs import Node

@@ -23,7 +23,9 @@ from PIL import Image
 from customcrafter_core.base_model.model import SCALE_FACTOR, VideoCrafter2
 from customcrafter_core.diffusion.strength import TwoPhase
 from customcrafter_core.files.tensor_file import open_tensor_file
-from customcrafter_core.sampling.generation import AppliedSubject, VideoSettings, generate
+from customcrafter_core.sampling.generation import generate
+from customcrafter_core.sampling.preparation import AppliedSubject
+from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.training.checkpoints import STATE
 from tests.host.bench import CFG, SEED, SIZE, STEPS, Bench, Scene, distance

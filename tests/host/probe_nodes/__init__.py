@@ -809,7 +809,10 @@ class ProbeClipVision:
         return (vision,)
 
 
+from .video_models import ProbeVideoModel  # noqa: E402 (it takes `small_sd15` from here)
+
 PROBES = [
+    ProbeVideoModel,
     ProbeClipVision,
     ProbeSave,
     ProbeTensor,
