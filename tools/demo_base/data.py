@@ -1,0 +1,143 @@
+"""Training batches of the demo base model, drawn as they are needed: a clip costs a tenth of a millisecond."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
+from customcrafter_core.demo import creatures as world
+from customcrafter_core.demo.mosaic import cells_to_latents
+from customcrafter_core.diffusion.schedule import NoiseSchedule
+
+from .network import build_clear_text_encoder
+
+FIRST_MOTIONS = {"left": 1.0, "right": 0.2, "up": 0.7, "down": 0.15, "still": 0.35}
+"""Frequencies of the motions until direction is bound.
+
+Direction is a parity of three things: word, frame and place. When one direction of each axis prevails, place over time
+is learned first, and then the word has only to turn it around.
+"""
+FIRST_SPREAD = 0.4
+"""Share of the places used until then: the fewer there are, the clearer is the mean clip that the first steps learn."""
+PICTURE_CAPTIONS = world.CaptionNoise(no_motion=0.7, wrong_motion=0.0)
+OBJECT_WEIGHT = 4.0
+"""Weight of cells where the creature is at any time of the clip, against 1 for the rest. The best answer stays the same."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What batches are made of.
+
+    Attributes:
+        bound: direction is bound: equal motions, all places, noisy captions, no pure noise.
+        pure_noise: share of clips whose input is nothing but noise.
+        high: share of the others' timesteps from 500 … 999; of the rest, from 0 … 699.
+    """
+
+    bound: bool
+    pure_noise: float
+    high: float
+
+    @property
+    def captions(self) -> world.CaptionNoise:
+        """How careless captions are."""
+        return world.CaptionNoise() if self.bound else world.TRUE_CAPTIONS
+
+
+BINDING = Mix(bound=False, pure_noise=0.5, high=0.65)
+LEARNING = Mix(bound=True, pure_noise=0.0, high=0.35)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean and noisy latents ``(b, 4, f, h, w)``, index of the caption, timestep and frame rate ``(b,)``, cell weights."""
+
+    clean: torch.Tensor
+    noisy: torch.Tensor
+    caption: torch.Tensor
+    timesteps: torch.Tensor
+    fps: torch.Tensor
+    weight: torch.Tensor
+
+
+def all_captions() -> list[str]:
+    """Every caption that the world can have, the empty one first."""
+    nouns = [f"{name} {kind}".strip() for name in ("", *world.NAMES) for kind in world.KINDS]
+    parts = itertools.product(nouns, ("", *world.MOTIONS), ("", *world.BACKGROUNDS))
+    return ["", *(world.caption_for(*part) for part in parts)]
+
+
+class Captions:
+    """Text embeddings of all captions."""
+
+    def __init__(self) -> None:
+        captions = all_captions()
+        self.index = {caption: i for i, caption in enumerate(captions)}
+        with torch.no_grad():
+            encoder, ids = build_clear_text_encoder(), PromptTokenizer()(captions)
+            self.text = torch.cat([encode_ids(encoder, part) for part in ids.split(64)])
+
+    def find(self, captions: list[str]) -> torch.Tensor:
+        """Index of each caption ``(b,)``."""
+        return torch.tensor([self.index[caption] for caption in captions])
+
+
+def latents_of(cells: np.ndarray) -> torch.Tensor:
+    """Cells ``(b, f, h, w, 3)`` to diffusion latents ``(b, 4, f, h, w)``."""
+    return cells_to_latents(torch.from_numpy(cells))
+
+
+def object_weights(scenes: Sequence[world.Scene], frames: int) -> torch.Tensor:
+    """Weight of every cell in the loss, ``(b, 1, 1, h, w)`` with mean 1."""
+    weight = np.ones((len(scenes), world.CELLS, world.CELLS), np.float32)
+    for one, scene in zip(weight, scenes, strict=True):
+        for x, y in scene.places(frames):
+            one[y : y + world.GRID, x : x + world.GRID] = OBJECT_WEIGHT
+    weight /= weight.mean((1, 2), keepdims=True)
+    return torch.from_numpy(weight)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Draws batches; each depends on its generator only."""
+
+    captions: Captions
+    schedule: NoiseSchedule
+
+    def clips(self, rng: np.random.Generator, count: int, mix: Mix) -> Batch:
+        """A batch of whole clips."""
+        weights, spread = (None, 1.0) if mix.bound else (FIRST_MOTIONS, FIRST_SPREAD)
+        scenes = [world.sample_scene(rng, motion_weights=weights, spread=spread) for _ in range(count)]
+        words = [world.noisy_caption(rng, scene, mix.captions) for scene in scenes]
+        timesteps = np.where(rng.random(count) < mix.high, rng.integers(500, 1000, count), rng.integers(0, 700, count))
+        pure = rng.random(count) < mix.pure_noise
+        timesteps = np.where(pure, rng.integers(960, 1000, count), timesteps)
+        return self._batch(rng, scenes, world.FRAMES, words, timesteps, pure)
+
+    def pictures(self, rng: np.random.Generator, count: int) -> Batch:
+        """A batch of single frames: looks and the words for them are learned on these, ten times as many a second."""
+        scenes = [world.sample_scene(rng, motion_weights={"still": 1.0}) for _ in range(count)]
+        words = [world.noisy_caption(rng, scene, PICTURE_CAPTIONS) for scene in scenes]
+        timesteps = np.where(rng.random(count) < 0.3, rng.integers(500, 1000, count), rng.integers(0, 700, count))
+        return self._batch(rng, scenes, 1, words, timesteps, np.zeros(count, bool))
+
+    def _batch(
+        self,
+        rng: np.random.Generator,
+        scenes: Sequence[world.Scene],
+        frames: int,
+        words: list[str],
+        timesteps: np.ndarray,
+        pure: np.ndarray,
+    ) -> Batch:
+        clean = latents_of(np.stack([world.render_cells(scene, frames) for scene in scenes]))
+        noise, t = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)), torch.from_numpy(timesteps)
+        only_noise = torch.from_numpy(pure).view(-1, 1, 1, 1, 1)
+        noisy = torch.where(only_noise, noise, self.schedule.add_noise(clean, noise, t))
+        fps = torch.full_like(t, world.FPS)
+        return Batch(clean, noisy, self.captions.find(words), t, fps, object_weights(scenes, frames))

@@ -1,0 +1,245 @@
+"""The network of the demo base model while it is trained: sizes, start, and what is left out to be fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import UNet3DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTextModel
+
+from customcrafter_core.base_model.frame_rate import zero_frame_rate_output
+from customcrafter_core.base_model.geometry import PROMPT_LENGTH, UNetGeometry
+from customcrafter_core.base_model.networks import build_unet, text_tower
+from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
+from customcrafter_core.base_model.video_layers import TemporalConvolution, TemporalTransformer
+from customcrafter_core.demo.attention import SharedTextAttention
+from customcrafter_core.demo.base import build_demo_text_encoder, keep_precise
+from customcrafter_core.diffusion.schedule import NoiseSchedule
+
+UNET = UNetGeometry(
+    in_channels=4,
+    out_channels=4,
+    channels=(32, 64, 64),
+    blocks_per_level=1,
+    attends=(False, True, True),
+    context_dim=64,
+    head_dim=16,
+    norm_groups=4,
+)
+RESIDUAL_GAIN = 0.3
+TEXT_RESIDUAL_GAIN = 0.05
+PADDING_LOGIT = -4.0
+CONSTANT = 16.0
+TIME_GAIN = 4.0
+
+
+@torch.no_grad()
+def build_clear_text_encoder(seed: int = 0) -> CLIPTextModel:
+    """The text encoder: random, never trained, and nearly a table of words.
+
+    Its layers add little to a token's embedding, so that a word looks the same whatever stands before it: the network
+    need not learn that, and a learned token reaches it as it is. Rounded to what the shipped file can hold.
+    """
+    encoder = build_demo_text_encoder(seed)
+    for layer in text_tower(encoder).encoder.layers:
+        for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+            for parameter in last.parameters():
+                parameter.copy_((parameter * TEXT_RESIDUAL_GAIN).half().float())
+    return encoder
+
+
+def build_training_unet(seed: int = 0) -> UNet3DConditionModel:
+    """The UNet before training, started as ``eps = x_t`` (see `start`)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = build_unet(UNET)
+        start(unet, NoiseSchedule.videocrafter2())
+        overlook_padding(unet)
+    return unet
+
+
+@torch.no_grad()
+def overlook_padding(unet: UNet3DConditionModel) -> None:
+    """Let attention to the text begin on its words: two thirds or more of the 77 tokens are padding, all alike."""
+    padding = encode_ids(build_clear_text_encoder(), PromptTokenizer()([""]))[0, PROMPT_LENGTH // 2 :].mean(0)
+    for block in unet.modules():
+        if not isinstance(block, BasicTransformerBlock) or block.attn2.to_k.in_features != UNET.context_dim:
+            continue
+        attention, width = block.attn2, block.norm2.bias.shape[0]
+        block.norm2.bias.copy_(0.5 * torch.randn(width))
+        asked = (attention.to_q.weight @ block.norm2.bias).view(attention.heads, -1)
+        away = asked / asked.square().sum(1, keepdim=True) * PADDING_LOGIT / attention.scale
+        present = (attention.to_k.weight @ padding).view(attention.heads, -1)
+        attention.to_k.weight += torch.outer((away - present).flatten(), padding) / padding.square().sum()
+
+
+@torch.no_grad()
+def start(unet: UNet3DConditionModel, schedule: NoiseSchedule) -> None:
+    """Make the network say ``eps = x_t + signal(t) F(x_t, t)`` with ``F = 0``, and keep that form during training.
+
+    What is to be learned of eps is as small as the signal is in the noise, 0.05 at t = 980; a network that writes eps at
+    one scale for all t drowns it in the jitter of its own steps. In this form an error of ``F`` counts the same at every t.
+
+    The input goes as +x and -x through the last skip connection and two groups of the last norm, beside pairs of constants
+    against which the picture's own spread hardly counts (``silu(x) - silu(-x) = x`` takes it back out). The last residual
+    block has such pairs too, but theirs grow with t, so that its second norm divides everything else by as much as the
+    signal is small. Time features stay as they are drawn, and the frame rate has no effect: all clips have the same.
+    """
+    carry, last = _Carried(), unet.up_blocks[-1].resnets[-1]
+    for name, module in unet.named_modules():
+        if name.endswith(("conv2", "proj_out")) and hasattr(module, "weight"):
+            module.weight *= RESIDUAL_GAIN
+            module.bias *= RESIDUAL_GAIN
+    zero_frame_rate_output(unet.time_embedding)
+    for module in unet.modules():
+        if isinstance(module, TemporalConvolution):  # begins silent, and so does all that depends on the frame
+            torch.nn.init.normal_(module.conv4[-1].weight, std=0.02)
+    for silent in (unet.transformer_in.proj_out, unet.up_blocks[-1].temp_convs[-1].conv4[-1]):
+        silent.weight.zero_()
+        silent.bias.zero_()
+    for layer in (last.conv_shortcut, last.conv2, unet.conv_out):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    unet.conv_in.weight[carry.all] = 0
+    unet.conv_in.bias[carry.all] = 0
+    skip = last.conv_shortcut.in_channels - unet.conv_in.out_channels
+    for sign, places in ((1.0, carry.plus), (-1.0, carry.minus)):
+        for channel, at in enumerate(places):
+            unet.conv_in.weight[at, channel, 1, 1] = sign
+            last.conv_shortcut.weight[at, skip + at] = 1.0
+            unet.conv_out.weight[channel, at, 1, 1] = sign
+    last.conv_shortcut.bias[carry.constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    unet.conv_norm_out.weight.fill_(((2 * CONSTANT**2 + UNET.in_channels) / carry.size) ** 0.5)
+    _divide_by_signal(unet, last, schedule)
+
+
+@torch.no_grad()
+def _divide_by_signal(unet: UNet3DConditionModel, block: nn.Module, schedule: NoiseSchedule) -> None:
+    """Let the block's second norm scale by the signal: a pair of channels in each group holds a function of t alone."""
+    timesteps = torch.arange(len(schedule.signal))
+    unet.time_embedding.linear_2.weight *= TIME_GAIN
+    fps = torch.full_like(timesteps, 8)
+    features = torch.nn.functional.silu(unet.time_embedding(unet.time_proj(timesteps).float(), fps)).double()
+    features = torch.cat([features, torch.ones(len(features), 1, dtype=torch.double)], 1)
+    size = UNET.channels[0] // UNET.norm_groups
+    # the norm divides by sqrt((2 k^2 + the others' spread) / size); without k, by about 1
+    wanted = (size / 2 * (1 / schedule.signal.double() ** 2 - 1)).clamp(min=0).sqrt()
+    ridge = 1e-3 * torch.eye(features.shape[1], dtype=torch.double)
+    fitted = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted).float()
+    block.conv1.weight[_pairs()] = 0
+    block.conv1.bias[_pairs()] = 0
+    block.time_emb_proj.weight[_pairs()[0::2]] = fitted[:-1]
+    block.time_emb_proj.weight[_pairs()[1::2]] = -fitted[:-1]
+    block.time_emb_proj.bias[_pairs()[0::2]] = fitted[-1]
+    block.time_emb_proj.bias[_pairs()[1::2]] = -fitted[-1]
+
+
+def _pairs() -> list[int]:
+    """The channels of the last block that hold a function of t: the first two of each norm group."""
+    size = UNET.channels[0] // UNET.norm_groups
+    return [group * size + i for group in range(UNET.norm_groups) for i in (0, 1)]
+
+
+class _Carried:
+    """The channels that carry the input: half of the latent's in each of two norm groups, plain and negated, and constants."""
+
+    def __init__(self) -> None:
+        channels, self.size = UNET.in_channels, UNET.channels[0] // UNET.norm_groups
+        half = channels // 2
+        self.plus = [c % half + self.size * (c // half) for c in range(channels)]
+        self.minus = [c + half for c in self.plus]
+        self.constants = [channels, channels + 1, self.size + channels, self.size + channels + 1]
+        self.all = [*self.plus, *self.minus, *self.constants]
+
+
+def hold(unet: UNet3DConditionModel) -> None:
+    """Keep what `start` built: freeze whole layers, and let some channels of others get no gradient."""
+    carry, last = _Carried(), unet.up_blocks[-1].resnets[-1]
+    for module in (
+        unet.time_embedding,
+        unet.conv_norm_out,
+        unet.conv_out,
+        last.conv_shortcut,
+        unet.up_blocks[-1].temp_convs[-1],
+        unet.transformer_in,
+    ):
+        module.requires_grad_(False)
+    last.norm2.bias.requires_grad_(False)
+    _without(unet.conv_in.weight, rows=carry.all)
+    _without(unet.conv_in.bias, rows=carry.all)
+    for parameter in (*last.conv1.parameters(), *last.time_emb_proj.parameters()):
+        _without(parameter, rows=_pairs())
+    written = [i for i in range(UNET.channels[0]) if i not in carry.plus and i not in carry.minus]
+    _without(last.conv2.weight, rows=written, columns=_pairs())
+    last.conv2.bias.requires_grad_(False)
+
+
+def _without(parameter: nn.Parameter, rows: list[int], columns: list[int] | None = None) -> None:
+    kept = torch.ones_like(parameter)
+    kept[rows] = 0
+    if columns:
+        kept[:, columns] = 0
+    parameter.register_hook(lambda gradient: gradient * kept)
+
+
+class _Through(nn.Module):
+    def forward(self, hidden_states: torch.Tensor, **unused: Any) -> tuple[torch.Tensor]:
+        return (hidden_states,)
+
+
+class _Same(nn.Module):
+    def forward(self, x: torch.Tensor, num_frames: int = 1) -> torch.Tensor:
+        return x
+
+
+class TrainedUNet(nn.Module):
+    """The UNet as it is trained: for clips or, its layers over frames skipped, for single frames; bfloat16 inside."""
+
+    def __init__(self, unet: UNet3DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet.eval().requires_grad_(True)  # no dropout: a resumed run is the same run
+        hold(unet)
+        self.attention = SharedTextAttention()
+        unet.set_attn_processor(self.attention)
+        unet.transformer_in = _Through()
+        unet.up_blocks[-1].temp_convs[-1] = _Same()
+        keep_precise([unet.conv_in, unet.up_blocks[-1].resnets[-1].conv_shortcut, unet.conv_norm_out, unet.conv_out])
+
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, fps: torch.Tensor
+    ) -> torch.Tensor:
+        """Predicted noise of ``(b, 4, f, h, w)``; with one frame, layers over frames are skipped."""
+        frames = noisy.shape[2]
+        self.attention.frames = frames
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            if frames == 1:
+                with spatial_only(self.unet):
+                    return self.unet(noisy, timesteps, text, timestep_cond=fps).sample.float()
+            return self.unet(noisy, timesteps, text, timestep_cond=fps).sample.float()
+
+
+@contextmanager
+def spatial_only(unet: UNet3DConditionModel) -> Iterator[None]:
+    """Skip the layers over frames."""
+    skipped = [m for m in unet.modules() if isinstance(m, TemporalConvolution | TemporalTransformer)]
+    for module in skipped:
+        module.forward = _same if isinstance(module, TemporalConvolution) else _same_in_tuple
+    try:
+        yield
+    finally:
+        for module in skipped:
+            del module.forward
+
+
+def _same(x: torch.Tensor, num_frames: int = 1) -> torch.Tensor:
+    return x
+
+
+def _same_in_tuple(x: torch.Tensor, num_frames: int = 1, **unused: Any) -> tuple[torch.Tensor]:
+    return (x,)

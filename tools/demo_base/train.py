@@ -1,0 +1,198 @@
+"""Training of the demo base model's UNet: one process, one thread, resumable at any time.
+
+Run: python -m tools.demo_base.train FOLDER        (again after an interruption: it goes on where it stopped)
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from customcrafter_core.diffusion.schedule import NoiseSchedule
+
+from .data import BINDING, LEARNING, Batch, Captions, Source
+from .network import TrainedUNet, build_training_unet
+from .probes import Probes
+
+BOUND = 0.5
+"""Direction is bound when the opposite motion's prompt costs this much more at nearly pure noise."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the UNet is trained. A clip seen once is a view; all lengths are in views."""
+
+    views: int = 120_000
+    batch: int = 4
+    pictures: int = 16
+    learning_rate: float = 6e-3
+    adam_rate: float = 2e-3
+    falling: float = 0.3
+    ema: float = 0.998
+    seed: int = 0
+    save_minutes: float = 4.0
+    probe_every: int = 200
+
+
+class Training:
+    """Network, optimisers and average of a run, and where it stands."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings, self.path = settings, folder / "state.pt"
+        self.unet = TrainedUNet(build_training_unet(settings.seed))
+        self.average = AveragedModel(self.unet.unet, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        self.matrices, rest = _groups(self.unet)
+        self.flat = [nn.Parameter(p.detach().view(len(p), -1)) for p in self.matrices]
+        self.muon = torch.optim.Muon(
+            self.flat, settings.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
+        )
+        self.adam = torch.optim.AdamW(rest, settings.adam_rate, (0.9, 0.99), weight_decay=0.0)
+        self.step, self.views, self.bound_at = 0, 0, -1
+        self.seconds = 0.0
+        if self.path.exists():
+            self.load()
+
+    def load(self) -> None:
+        """Go on from the state in the folder."""
+        state = torch.load(self.path, weights_only=True)
+        self.unet.load_state_dict(state["unet"])
+        self.average.load_state_dict(state["average"])
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        self.step, self.views, self.bound_at = state["step"], state["views"], state["bound_at"]
+        self.seconds = state["seconds"]
+
+    def save(self) -> None:
+        """Write the state, whole or not at all."""
+        state = {
+            "unet": self.unet.state_dict(),
+            "average": self.average.state_dict(),
+            "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(),
+            "step": self.step,
+            "views": self.views,
+            "bound_at": self.bound_at,
+            "seconds": self.seconds,
+            "settings": asdict(self.settings),
+        }
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self.path)
+
+    def rate(self) -> float:
+        """Factor of the learning rates: a short rise, then flat, then linearly down to a twentieth."""
+        left = (1 - self.views / self.settings.views) / self.settings.falling
+        return min(1.0, (self.step + 1) / 50) * min(1.0, max(0.05, left))
+
+    def update(self, losses: torch.Tensor) -> None:
+        """One step of both optimisers."""
+        losses.backward()
+        for group in self.muon.param_groups:
+            group["lr"] = self.settings.learning_rate * self.rate()
+        for group in self.adam.param_groups:
+            group["lr"] = self.settings.adam_rate * self.rate()
+        for flat, parameter in zip(self.flat, self.matrices, strict=True):
+            flat.grad = None if parameter.grad is None else parameter.grad.view(len(parameter), -1)
+        nn.utils.clip_grad_norm_([p for g in self.adam.param_groups for p in g["params"]], 1.0)
+        self.muon.step()
+        self.adam.step()
+        self.unet.zero_grad()
+        self.average.update_parameters(self.unet.unet)
+        self.step += 1
+        self.views += self.settings.batch
+
+
+def _groups(unet: TrainedUNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices and kernels for Muon, and the rest."""
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    return [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim == 1]
+
+
+def loss_of(unet: TrainedUNet, batch: Batch, source: Source) -> torch.Tensor:
+    """Noise-prediction error ``(b,)``, weighted by ``1 + 1 / SNR``: the error of eps plus the error of the clean latent.
+
+    The target follows from the input, ``(noisy - signal * clean) / noise``; with pure noise as input the best
+    prediction is the mean clean latent under the prompt, which is what sampling starts from.
+    """
+    shape = (-1, 1, 1, 1, 1)
+    signal_ = source.schedule.signal[batch.timesteps].to(batch.clean).view(shape)
+    noise = source.schedule.noise[batch.timesteps].to(batch.clean).view(shape)
+    target = (batch.noisy - signal_ * batch.clean) / noise
+    predicted = unet(batch.noisy, batch.timesteps, source.captions.text[batch.caption], batch.fps)
+    weight = (1 + (noise / signal_) ** 2) * batch.weight
+    return (weight * (predicted - target) ** 2).mean((1, 2, 3, 4))
+
+
+def train(folder: Path, settings: Settings) -> None:
+    """Train (or go on training) until all views are seen or the process is asked to end."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    training, source = Training(settings, folder), Source(Captions(), NoiseSchedule.videocrafter2())
+    probes = Probes(source.captions, source.schedule)
+    asked_to_end: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda caught, _: asked_to_end.append(caught))
+    mean = {"clips": 0.0, "pictures": 0.0}
+    counted, saved, began = 0, time.monotonic(), time.monotonic()
+    while training.views < settings.views and not asked_to_end:
+        # every step has its own generator, so that resuming needs no generator state
+        rng = np.random.default_rng([settings.seed, training.step])
+        mix = LEARNING if training.bound_at >= 0 else BINDING
+        clips = loss_of(training.unet, source.clips(rng, settings.batch, mix), source).mean()
+        pictures = loss_of(training.unet, source.pictures(rng, settings.pictures), source).mean()
+        training.update(0.7 * clips + 0.3 * pictures)
+        counted += 1
+        for name, value in (("clips", clips), ("pictures", pictures)):
+            mean[name] += (value.item() - mean[name]) / min(counted, 100)
+        training.seconds += time.monotonic() - began
+        began = time.monotonic()
+        if training.step % settings.probe_every == 0:
+            found = probes(training.unet)
+            log(folder, training, mean | found)
+            if training.bound_at < 0 and found["way 980"] > BOUND:
+                training.bound_at = training.views
+        if time.monotonic() - saved > 60 * settings.save_minutes:
+            training.save()
+            saved = time.monotonic()
+    training.save()
+
+
+def log(folder: Path, training: Training, values: dict[str, float]) -> None:
+    """Add a line of JSON to the folder's log."""
+    record: dict[str, Any] = {
+        "step": training.step,
+        "views": training.views,
+        "bound_at": training.bound_at,
+        "minutes": round(training.seconds / 60, 1),
+        "at": time.strftime("%H:%M:%S"),
+    } | {name: round(value, 4) for name, value in values.items()}
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of the state and the log")
+    for name, value in asdict(Settings()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    options = vars(parser.parse_args())
+    train(options.pop("folder"), Settings(**options))
+
+
+if __name__ == "__main__":
+    main()
