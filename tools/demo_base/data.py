@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,26 +31,48 @@ OBJECT_WEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Mix:
-    """What batches are made of.
+    """What batches are made of: two dials from 0 to 1, the second turned after the first (see `train.Dials`).
 
     Attributes:
-        bound: direction is bound: equal motions, all places, noisy captions, no pure noise.
-        pure_noise: share of clips whose input is nothing but noise.
-        high: share of the others' timesteps from 500 … 999; of the rest, from 0 … 699.
+        balance: from few places and FIRST_MOTIONS to all places and equal motions.
+        doubt: from true captions and much pure noise to careless captions and none.
     """
 
-    bound: bool
-    pure_noise: float
-    high: float
+    balance: float = 0.0
+    doubt: float = 0.0
+
+    @property
+    def motions(self) -> dict[str, float]:
+        """Relative frequency of each motion."""
+        total = sum(FIRST_MOTIONS.values())
+        equal = self.balance / len(FIRST_MOTIONS)
+        return {name: (1 - self.balance) * share / total + equal for name, share in FIRST_MOTIONS.items()}
+
+    @property
+    def spread(self) -> float:
+        """Share of the places used."""
+        return FIRST_SPREAD + (1 - FIRST_SPREAD) * self.balance
+
+    @property
+    def pure_noise(self) -> float:
+        """Share of clips whose input is nothing but noise."""
+        return (0.5 - 0.2 * self.balance) * (1 - self.doubt)
+
+    @property
+    def high(self) -> float:
+        """Share of the other clips' timesteps that are from 500 … 999; the rest are from 0 … 699."""
+        return 0.65 - 0.3 * self.doubt
 
     @property
     def captions(self) -> world.CaptionNoise:
         """How careless captions are."""
-        return world.CaptionNoise() if self.bound else world.TRUE_CAPTIONS
-
-
-BINDING = Mix(bound=False, pure_noise=0.5, high=0.65)
-LEARNING = Mix(bound=True, pure_noise=0.0, high=0.35)
+        full = world.CaptionNoise()
+        return replace(
+            full,
+            no_motion=full.no_motion * self.doubt,
+            wrong_motion=full.wrong_motion * self.doubt,
+            no_background=full.no_background * self.doubt,
+        )
 
 
 @dataclass(frozen=True)
@@ -111,8 +133,7 @@ class Source:
 
     def clips(self, rng: np.random.Generator, count: int, mix: Mix) -> Batch:
         """A batch of whole clips."""
-        weights, spread = (None, 1.0) if mix.bound else (FIRST_MOTIONS, FIRST_SPREAD)
-        scenes = [world.sample_scene(rng, motion_weights=weights, spread=spread) for _ in range(count)]
+        scenes = [world.sample_scene(rng, motion_weights=mix.motions, spread=mix.spread) for _ in range(count)]
         words = [world.noisy_caption(rng, scene, mix.captions) for scene in scenes]
         timesteps = np.where(rng.random(count) < mix.high, rng.integers(500, 1000, count), rng.integers(0, 700, count))
         pure = rng.random(count) < mix.pure_noise

@@ -13,6 +13,7 @@ import argparse
 import json
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 
-from .data import BINDING, LEARNING, Batch, Captions, Source
+from .data import Batch, Captions, Mix, Source
 from .network import TrainedUNet, build_training_unet
 from .probes import Probes
 
-BOUND = 0.5
-"""Direction is bound when the opposite motion's prompt costs this much more at nearly pure noise."""
+BOUND, LOOSE = 0.45, 0.3
+"""Direction is bound when the opposite motion's prompt costs this much more at nearly pure noise; below the second, it is
+coming loose."""
+BALANCE_STEPS, DOUBT_STEPS = 500, 1200
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,47 @@ class Settings:
     pictures: int = 16
     learning_rate: float = 6e-3
     adam_rate: float = 2e-3
+    flat: int = 500
+    """Steps until the learning rate begins to fall."""
     falling: float = 0.3
+    """Share of the views over which it falls to nearly nothing, at the end."""
     ema: float = 0.998
     seed: int = 0
     save_minutes: float = 4.0
+    look_every: int = 50
+    """Steps between looks at whether direction is bound."""
     probe_every: int = 200
+
+
+@dataclass
+class Dials:
+    """The curriculum: direction is bound first, then motions are balanced, then captions become careless.
+
+    All at once, or too fast, and what was bound comes loose (seen twice). So the dials turn on only while direction is
+    bound, and back while it is loose.
+    """
+
+    way: float = 0.0
+    balance: float = 0.0
+    doubt: float = 0.0
+
+    def turn(self) -> None:
+        """One step."""
+        if self.way > BOUND:
+            if self.balance < 1:
+                self.balance = min(1.0, self.balance + 1 / BALANCE_STEPS)
+            else:
+                self.doubt = min(1.0, self.doubt + 1 / DOUBT_STEPS)
+        elif self.way < LOOSE:
+            if self.doubt > 0:
+                self.doubt = max(0.0, self.doubt - 1 / DOUBT_STEPS)
+            else:
+                self.balance = max(0.0, self.balance - 1 / BALANCE_STEPS)
+
+    @property
+    def mix(self) -> Mix:
+        """What batches are made of now."""
+        return Mix(self.balance, self.doubt)
 
 
 class Training:
@@ -54,14 +93,14 @@ class Training:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings, self.path = settings, folder / "state.pt"
         self.unet = TrainedUNet(build_training_unet(settings.seed))
-        self.average = AveragedModel(self.unet.unet, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        self.average = AveragedModel(self.unet.unet, avg_fn=_forgetting(settings.ema))
         self.matrices, rest = _groups(self.unet)
         self.flat = [nn.Parameter(p.detach().view(len(p), -1)) for p in self.matrices]
         self.muon = torch.optim.Muon(
             self.flat, settings.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
         )
         self.adam = torch.optim.AdamW(rest, settings.adam_rate, (0.9, 0.99), weight_decay=0.0)
-        self.step, self.views, self.bound_at = 0, 0, -1
+        self.step, self.views, self.dials = 0, 0, Dials()
         self.seconds = 0.0
         if self.path.exists():
             self.load()
@@ -73,7 +112,7 @@ class Training:
         self.average.load_state_dict(state["average"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
-        self.step, self.views, self.bound_at = state["step"], state["views"], state["bound_at"]
+        self.step, self.views, self.dials = state["step"], state["views"], Dials(**state["dials"])
         self.seconds = state["seconds"]
 
     def save(self) -> None:
@@ -85,7 +124,7 @@ class Training:
             "adam": self.adam.state_dict(),
             "step": self.step,
             "views": self.views,
-            "bound_at": self.bound_at,
+            "dials": asdict(self.dials),
             "seconds": self.seconds,
             "settings": asdict(self.settings),
         }
@@ -94,9 +133,10 @@ class Training:
         os.replace(part, self.path)
 
     def rate(self) -> float:
-        """Factor of the learning rates: a short rise, then flat, then linearly down to a twentieth."""
+        """Factor of the learning rates: a short rise, then falling as 1 / sqrt(step), at last linearly to a twentieth."""
         left = (1 - self.views / self.settings.views) / self.settings.falling
-        return min(1.0, (self.step + 1) / 50) * min(1.0, max(0.05, left))
+        slowly = min((self.step + 1) / 50, (self.settings.flat / (self.step + 1)) ** 0.5, 1.0)
+        return slowly * min(1.0, max(0.05, left))
 
     def update(self, losses: torch.Tensor) -> None:
         """One step of both optimisers."""
@@ -120,6 +160,15 @@ def _groups(unet: TrainedUNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Matrices and kernels for Muon, and the rest."""
     trained = [p for p in unet.parameters() if p.requires_grad]
     return [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim == 1]
+
+
+def _forgetting(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
+    """An exponential mean that soon forgets where it began."""
+
+    def average(mean: torch.Tensor, value: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        return mean.lerp(value, 1 - min(decay, (1 + float(count)) / (10 + float(count))))
+
+    return average
 
 
 def loss_of(unet: TrainedUNet, batch: Batch, source: Source) -> torch.Tensor:
@@ -151,20 +200,19 @@ def train(folder: Path, settings: Settings) -> None:
     while training.views < settings.views and not asked_to_end:
         # every step has its own generator, so that resuming needs no generator state
         rng = np.random.default_rng([settings.seed, training.step])
-        mix = LEARNING if training.bound_at >= 0 else BINDING
-        clips = loss_of(training.unet, source.clips(rng, settings.batch, mix), source).mean()
+        clips = loss_of(training.unet, source.clips(rng, settings.batch, training.dials.mix), source).mean()
         pictures = loss_of(training.unet, source.pictures(rng, settings.pictures), source).mean()
         training.update(0.7 * clips + 0.3 * pictures)
         counted += 1
         for name, value in (("clips", clips), ("pictures", pictures)):
             mean[name] += (value.item() - mean[name]) / min(counted, 100)
+        if training.step % settings.look_every == 0:
+            training.dials.way = probes.way(training.unet, 980)
+        training.dials.turn()
         training.seconds += time.monotonic() - began
         began = time.monotonic()
         if training.step % settings.probe_every == 0:
-            found = probes(training.unet)
-            log(folder, training, mean | found)
-            if training.bound_at < 0 and found["way 980"] > BOUND:
-                training.bound_at = training.views
+            log(folder, training, mean | probes(training.unet))
         if time.monotonic() - saved > 60 * settings.save_minutes:
             training.save()
             saved = time.monotonic()
@@ -176,7 +224,8 @@ def log(folder: Path, training: Training, values: dict[str, float]) -> None:
     record: dict[str, Any] = {
         "step": training.step,
         "views": training.views,
-        "bound_at": training.bound_at,
+        "balance": round(training.dials.balance, 3),
+        "doubt": round(training.dials.doubt, 3),
         "minutes": round(training.seconds / 60, 1),
         "at": time.strftime("%H:%M:%S"),
     } | {name: round(value, 4) for name, value in values.items()}

@@ -1,0 +1,49 @@
+"""Write what is trained so far as a checkpoint in VideoCrafter2's format.
+
+Run: python -m tools.demo_base.export FOLDER BASE.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from customcrafter_core.base_model.geometry import Defaults, Geometry, HiddenSizes
+from customcrafter_core.base_model.networks import Networks
+from customcrafter_core.base_model.writing import write_checkpoint
+from customcrafter_core.demo import base, mosaic
+from customcrafter_core.demo import creatures as world
+
+from .network import UNET, build_clear_text_encoder
+from .sample import averaged_unet
+
+GEOMETRY = Geometry(unet=UNET, text=base.GEOMETRY.text, vae=mosaic.GEOMETRY)
+HIDDEN = HiddenSizes(
+    unet_head_dim=UNET.head_dim,
+    unet_norm_groups=UNET.norm_groups,
+    text_head_dim=base.HIDDEN.text_head_dim,
+    vae_norm_groups=mosaic.GEOMETRY.norm_groups,
+)
+DEFAULTS = Defaults(width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS, cfg=3.0)
+
+
+def write_base(folder: Path, path: Path) -> Path:
+    """Write the averaged network of a training run, with the text encoder and the autoencoder, in half precision."""
+    networks = Networks(averaged_unet(folder / "state.pt"), build_clear_text_encoder(), mosaic.build_mosaic_codec())
+    write_checkpoint(path, networks, GEOMETRY, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float16)
+    return path
+
+
+def main() -> None:
+    """Write a checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of the training's state")
+    parser.add_argument("path", type=Path, help="of the checkpoint")
+    options = parser.parse_args()
+    print(write_base(options.folder, options.path))
+
+
+if __name__ == "__main__":
+    main()
