@@ -48,12 +48,9 @@ def build_mosaic_codec() -> AutoencoderKL:
     """
     codec = build_vae(GEOMETRY)
     for name, module in codec.named_modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.zero_()
-            module.bias.zero_()
-        if name.endswith("to_out.0"):
-            module.weight.zero_()
-            module.bias.zero_()
+        if isinstance(module, nn.Conv2d) or name.endswith("to_out.0"):
+            for parameter in module.parameters():
+                parameter.zero_()
     encoder, decoder = codec.encoder, codec.decoder
     for half in (encoder, decoder):
         _carry_norm(half.conv_norm_out)
@@ -78,7 +75,8 @@ def _open(conv: nn.Conv2d, colours: torch.Tensor) -> None:
     """Put the picture into a convolution's output as +x and -x, beside two pairs of constants (one for each norm group)."""
     conv.weight[_PLUS, :, 1, 1] = colours
     conv.weight[_MINUS, :, 1, 1] = -colours
-    conv.bias[_constants(conv.out_channels)] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    bias = conv.get_parameter("bias")
+    bias[_constants(conv.out_channels)] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
 
 
 def _constants(channels: int) -> list[int]:
