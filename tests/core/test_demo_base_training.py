@@ -38,10 +38,14 @@ def predict(unet: network.TrainedUNet, noisy: torch.Tensor, t: int) -> torch.Ten
 
 
 @pytest.mark.parametrize("frames", [1, world.FRAMES])
-def test_the_start_returns_its_input(frames: int) -> None:
+def test_the_start_divides_its_input_by_the_noise(frames: int) -> None:
     unet = network.TrainedUNet(network.build_training_unet())
-    for t in (20, 400, 980):
-        assert (predict(unet, noise(frames), t) - noise(frames)).abs().max() < 0.01
+    for t in (60, 200, 400, 700, 980):
+        clean = torch.full_like(noise(frames), 0.5)
+        noisy = SCHEDULE.add_noise(clean, noise(frames), torch.tensor([t, t]))
+        wanted = noisy / float(SCHEDULE.noise[t])
+        assert ((predict(unet, noisy, t) - wanted).std() / wanted.std()) < 0.03
+        assert t < 900 or (predict(unet, noisy, t) - wanted).abs().max() < 0.02
 
 
 def test_what_is_learned_counts_by_the_signal() -> None:
@@ -50,12 +54,13 @@ def test_what_is_learned_counts_by_the_signal() -> None:
     last = unet.unet.up_blocks[-1].resnets[-1]
     kept = list(range(4))
     with torch.no_grad():
+        before = {t: predict(unet, noise(), t) for t in (100, 300, 500, 700, 900, 980)}
         last.conv2.weight[kept] = 0.2 * torch.randn(last.conv2.weight[kept].shape)
-        last.conv2.weight[:, network._pairs()] = 0
-    sizes = {t: (predict(unet, noise(), t) - noise()).std().item() for t in (300, 500, 700, 900, 980)}
-    ratios = torch.tensor([size / float(SCHEDULE.signal[t]) for t, size in sizes.items()])
+        last.conv2.weight[:4, network._Times().all] = 0
+    sizes = {t: (predict(unet, noise(), t) - value).std().item() for t, value in before.items()}
+    ratios = torch.tensor([size / float(SCHEDULE.signal[t] / SCHEDULE.noise[t]) for t, size in sizes.items()])
     assert ratios.min() > 0.5 * ratios.max()
-    assert sizes[980] < 0.2 * sizes[300]
+    assert sizes[980] < 0.1 * sizes[300]
 
 
 def test_training_keeps_the_form_of_the_start(source: Source, tmp_path: Path) -> None:
@@ -71,9 +76,10 @@ def test_training_keeps_the_form_of_the_start(source: Source, tmp_path: Path) ->
     for held in ("unet.time_embedding", "unet.conv_out", "unet.conv_norm_out", f"{last}.conv_shortcut"):
         assert not any(name.startswith(held) for name in changed)
     assert {"unet.conv_in.weight", f"{last}.conv1.weight", f"{last}.conv2.weight"} <= changed
-    for name, rows in (("unet.conv_in.weight", carry.all), (f"{last}.conv1.weight", network._pairs())):
+    for name, rows in (("unet.conv_in.weight", carry.all), (f"{last}.conv1.weight", network._Times().all)):
         assert torch.equal(before[name][rows], after[name][rows])
-    assert not after[f"{last}.conv2.weight"][:, network._pairs()].any()
+    columns = network._Times().all
+    assert torch.equal(before[f"{last}.conv2.weight"][:, columns], after[f"{last}.conv2.weight"][:, columns])
     assert any("attn2.to_k" in name for name in changed) and any("temp_convs" in name for name in changed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,8 +36,11 @@ UNET = UNetGeometry(
 RESIDUAL_GAIN = 0.3
 TEXT_RESIDUAL_GAIN = 0.05
 PADDING_LOGIT = -4.0
-CONSTANT = 16.0
-TIME_GAIN = 4.0
+CONSTANT, SHRINK = 128.0, 16.0
+SIGNS = (1.0, -1.0, 1.0, -1.0)
+PAIR_GAIN, SHRINK_GAIN = 32.0, 5.5
+LEAST_NOISE = 0.08
+FAST_WAVES, FIRST_TIME_GAIN, SECOND_TIME_GAIN = 7, 4.0, 3.0
 
 
 @torch.no_grad()
@@ -55,7 +59,7 @@ def build_clear_text_encoder(seed: int = 0) -> CLIPTextModel:
 
 
 def build_training_unet(seed: int = 0) -> UNet3DConditionModel:
-    """The UNet before training, started as ``eps = x_t`` (see `start`)."""
+    """The UNet before training, started as ``eps = x_t / noise`` (see `start`)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = build_unet(UNET)
@@ -81,22 +85,23 @@ def overlook_padding(unet: UNet3DConditionModel) -> None:
 
 @torch.no_grad()
 def start(unet: UNet3DConditionModel, schedule: NoiseSchedule) -> None:
-    """Make the network say ``eps = x_t + signal(t) F(x_t, t)`` with ``F = 0``, and keep that form during training.
+    """Make the network say ``eps = (x_t + signal(t) F(x_t, t)) / noise(t)`` with ``F = 0``, and keep that form in training.
 
-    What is to be learned of eps is as small as the signal is in the noise, 0.05 at t = 980; a network that writes eps at
-    one scale for all t drowns it in the jitter of its own steps. In this form an error of ``F`` counts the same at every t.
+    So ``F`` learns the clean latent, negated, at one size for every t. Without it, what is to be learned of eps is as small
+    as the signal is in the noise, 0.05 at t = 980, and drowns in the jitter of the training's own steps; and at low t it
+    holds most of the input's own noise, which norms have divided by a spread that no layer can tell exactly.
 
     The input goes as +x and -x through the last skip connection and two groups of the last norm, beside pairs of constants
-    against which the picture's own spread hardly counts (``silu(x) - silu(-x) = x`` takes it back out). The last residual
-    block has such pairs too, but theirs grow with t, so that its second norm divides everything else by as much as the
-    signal is small. Time features stay as they are drawn, and the frame rate has no effect: all clips have the same.
+    against which the picture's own spread hardly counts (``silu(x) - silu(-x) = x`` takes it back out). The constants
+    shrink with the noise, so that the norm divides by it. The last residual block's second norm has pairs that grow as the
+    signal shrinks, for the same reason. Time features stay as they are drawn, and the frame rate has no effect: all clips
+    have the same.
     """
     carry, last = _Carried(), unet.up_blocks[-1].resnets[-1]
     for name, module in unet.named_modules():
         if name.endswith(("conv2", "proj_out")) and hasattr(module, "weight"):
             module.weight *= RESIDUAL_GAIN
             module.bias *= RESIDUAL_GAIN
-    zero_frame_rate_output(unet.time_embedding)
     for module in unet.modules():
         if isinstance(module, TemporalConvolution):  # begins silent, and so does all that depends on the frame
             torch.nn.init.normal_(module.conv4[-1].weight, std=0.02)
@@ -114,36 +119,56 @@ def start(unet: UNet3DConditionModel, schedule: NoiseSchedule) -> None:
             unet.conv_in.weight[at, channel, 1, 1] = sign
             last.conv_shortcut.weight[at, skip + at] = 1.0
             unet.conv_out.weight[channel, at, 1, 1] = sign
-    last.conv_shortcut.bias[carry.constants] = CONSTANT * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    last.conv_shortcut.bias[carry.constants] = CONSTANT * torch.tensor(SIGNS)
     unet.conv_norm_out.weight.fill_(((2 * CONSTANT**2 + UNET.in_channels) / carry.size) ** 0.5)
-    _divide_by_signal(unet, last, schedule)
+    _divide_by_time(unet, schedule)
 
 
 @torch.no_grad()
-def _divide_by_signal(unet: UNet3DConditionModel, block: nn.Module, schedule: NoiseSchedule) -> None:
-    """Let the block's second norm scale by the signal: a pair of channels in each group holds a function of t alone."""
+def _divide_by_time(unet: UNet3DConditionModel, schedule: NoiseSchedule) -> None:
+    """Fit the functions of t by which the last two norms divide."""
+    carry, last, times = _Carried(), unet.up_blocks[-1].resnets[-1], _Times()
+    embedding = unet.time_embedding
+    zero_frame_rate_output(embedding)
+    half = embedding.linear_1.in_features // 2
+    for start_of in (0, half):  # sines and cosines too fast for a function of t that changes slowly
+        embedding.linear_1.weight[:, start_of : start_of + FAST_WAVES] = 0
+    embedding.linear_1.weight *= FIRST_TIME_GAIN
+    embedding.linear_2.weight *= SECOND_TIME_GAIN
     timesteps = torch.arange(len(schedule.signal))
-    unet.time_embedding.linear_2.weight *= TIME_GAIN
-    fps = torch.full_like(timesteps, 8)
-    features = torch.nn.functional.silu(unet.time_embedding(unet.time_proj(timesteps).float(), fps)).double()
-    features = torch.cat([features, torch.ones(len(features), 1, dtype=torch.double)], 1)
-    size = UNET.channels[0] // UNET.norm_groups
-    # the norm divides by sqrt((2 k^2 + the others' spread) / size); without k, by about 1
-    wanted = (size / 2 * (1 / schedule.signal.double() ** 2 - 1)).clamp(min=0).sqrt()
-    ridge = 1e-3 * torch.eye(features.shape[1], dtype=torch.double)
-    fitted = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted).float()
-    block.conv1.weight[_pairs()] = 0
-    block.conv1.bias[_pairs()] = 0
-    block.time_emb_proj.weight[_pairs()[0::2]] = fitted[:-1]
-    block.time_emb_proj.weight[_pairs()[1::2]] = -fitted[:-1]
-    block.time_emb_proj.bias[_pairs()[0::2]] = fitted[-1]
-    block.time_emb_proj.bias[_pairs()[1::2]] = -fitted[-1]
+    features = torch.nn.functional.silu(embedding(unet.time_proj(timesteps).float(), torch.full_like(timesteps, 8)))
+    growing = 2 * PAIR_GAIN / schedule.signal.double()
+    # constant * noise = constant - shrink * silu(z)
+    z = _inverse_silu(CONSTANT / SHRINK * (1 - schedule.noise.double().clamp(min=LEAST_NOISE)))
+    share = z / (2 * SHRINK_GAIN)  # of its norm group's size, beside the growing pair
+    shrinking = growing * share / (1 - share**2).sqrt()
+    last.conv1.weight[times.all] = 0
+    last.conv1.bias[times.all] = 0
+    for rows, wanted in ((times.growing, growing), (times.shrinking, shrinking)):
+        weight, bias = _fit(features.double(), wanted, 1 / growing)
+        for row, sign in zip(rows, itertools.cycle((1.0, -1.0)), strict=False):
+            last.time_emb_proj.weight[row] = sign * weight
+            last.time_emb_proj.bias[row] = sign * bias
+    last.norm2.weight.fill_(PAIR_GAIN)
+    last.norm2.weight[times.shrinking] = SHRINK_GAIN
+    last.conv2.weight[carry.constants, times.shrinking[0], 1, 1] = -SHRINK * torch.tensor(SIGNS)
 
 
-def _pairs() -> list[int]:
-    """The channels of the last block that hold a function of t: the first two of each norm group."""
-    size = UNET.channels[0] // UNET.norm_groups
-    return [group * size + i for group in range(UNET.norm_groups) for i in (0, 1)]
+def _fit(features: torch.Tensor, wanted: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights ``(d,)`` and bias of the linear function of time features ``(n, d)`` nearest to the wanted one ``(n,)``."""
+    design = torch.cat([features, torch.ones_like(features[:, :1])], 1) * importance[:, None]
+    ridge = 1e-4 * torch.eye(design.shape[1], dtype=design.dtype)
+    fitted = torch.linalg.solve(design.T @ design + ridge, design.T @ (wanted * importance)).float()
+    return fitted[:-1], fitted[-1]
+
+
+def _inverse_silu(value: torch.Tensor) -> torch.Tensor:
+    """The ``z >= 0`` with ``silu(z) = value``, by Newton's method."""
+    z = value.clone()
+    for _ in range(50):
+        gate = torch.sigmoid(z)
+        z = (z - (z * gate - value) / (gate * (1 + z * (1 - gate)))).clamp(min=0)
+    return z
 
 
 class _Carried:
@@ -158,9 +183,19 @@ class _Carried:
         self.all = [*self.plus, *self.minus, *self.constants]
 
 
+class _Times:
+    """The channels of the last residual block that hold functions of t, as pairs: one in each norm group, one more."""
+
+    def __init__(self) -> None:
+        size = UNET.channels[0] // UNET.norm_groups
+        self.growing = [group * size + i for group in range(UNET.norm_groups) for i in (0, 1)]
+        self.shrinking = [self.growing[-1] + 1, self.growing[-1] + 2]
+        self.all = [*self.growing, *self.shrinking]
+
+
 def hold(unet: UNet3DConditionModel) -> None:
     """Keep what `start` built: freeze whole layers, and let some channels of others get no gradient."""
-    carry, last = _Carried(), unet.up_blocks[-1].resnets[-1]
+    carry, times, last = _Carried(), _Times(), unet.up_blocks[-1].resnets[-1]
     for module in (
         unet.time_embedding,
         unet.conv_norm_out,
@@ -171,13 +206,13 @@ def hold(unet: UNet3DConditionModel) -> None:
     ):
         module.requires_grad_(False)
     last.norm2.bias.requires_grad_(False)
+    last.conv2.bias.requires_grad_(False)
     _without(unet.conv_in.weight, rows=carry.all)
     _without(unet.conv_in.bias, rows=carry.all)
-    for parameter in (*last.conv1.parameters(), *last.time_emb_proj.parameters()):
-        _without(parameter, rows=_pairs())
-    written = [i for i in range(UNET.channels[0]) if i not in carry.plus and i not in carry.minus]
-    _without(last.conv2.weight, rows=written, columns=_pairs())
-    last.conv2.bias.requires_grad_(False)
+    for parameter in (*last.conv1.parameters(), *last.time_emb_proj.parameters(), last.norm2.weight):
+        _without(parameter, rows=times.all)
+    others = [i for i in range(UNET.channels[0]) if i not in carry.plus and i not in carry.minus]
+    _without(last.conv2.weight, rows=others, columns=times.all)
 
 
 def _without(parameter: nn.Parameter, rows: list[int], columns: list[int] | None = None) -> None:

@@ -32,6 +32,8 @@ from .probes import Probes
 BOUND, LOOSE = 0.45, 0.3
 """Direction is bound when the opposite motion's prompt costs this much more at nearly pure noise; below the second, it is
 coming loose."""
+MOST_WEIGHT = 4.0
+"""Below t = 140 errors count no more than there: what is seen so plainly would drown the rest."""
 BALANCE_STEPS, DOUBT_STEPS = 500, 1200
 
 
@@ -42,9 +44,9 @@ class Settings:
     views: int = 120_000
     batch: int = 4
     pictures: int = 16
-    learning_rate: float = 6e-3
+    learning_rate: float = 5e-3
     adam_rate: float = 2e-3
-    flat: int = 500
+    flat: int = 400
     """Steps until the learning rate begins to fall."""
     falling: float = 0.3
     """Share of the views over which it falls to nearly nothing, at the end."""
@@ -172,7 +174,7 @@ def _forgetting(decay: float) -> Callable[[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def loss_of(unet: TrainedUNet, batch: Batch, source: Source) -> torch.Tensor:
-    """Noise-prediction error ``(b,)``, weighted by ``1 + 1 / SNR``: the error of eps plus the error of the clean latent.
+    """Error of the clean latent ``(b,)``, weighted by 1 + SNR, at most :data:`MOST_WEIGHT`.
 
     The target follows from the input, ``(noisy - signal * clean) / noise``; with pure noise as input the best
     prediction is the mean clean latent under the prompt, which is what sampling starts from.
@@ -182,7 +184,8 @@ def loss_of(unet: TrainedUNet, batch: Batch, source: Source) -> torch.Tensor:
     noise = source.schedule.noise[batch.timesteps].to(batch.clean).view(shape)
     target = (batch.noisy - signal_ * batch.clean) / noise
     predicted = unet(batch.noisy, batch.timesteps, source.captions.text[batch.caption], batch.fps)
-    weight = (1 + (noise / signal_) ** 2) * batch.weight
+    snr = (signal_ / noise) ** 2
+    weight = (1 + snr).clamp(max=MOST_WEIGHT) / snr * batch.weight
     return (weight * (predicted - target) ** 2).mean((1, 2, 3, 4))
 
 
