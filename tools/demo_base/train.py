@@ -48,6 +48,8 @@ class Settings:
     adam_rate: float = 2e-3
     flat: int = 400
     """Steps until the learning rate begins to fall."""
+    lower: float = 0.16
+    """Share of the learning rate to which it falls."""
     falling: float = 0.3
     """Share of the views over which it falls to nearly nothing, at the end."""
     ema: float = 0.998
@@ -135,10 +137,10 @@ class Training:
         os.replace(part, self.path)
 
     def rate(self) -> float:
-        """Factor of the learning rates: a short rise, then falling as 1 / sqrt(step), at last linearly to a twentieth."""
+        """Factor of the learning rates: a short rise, high, falling as 1 / step to a lower level, at last to nearly nothing."""
         left = (1 - self.views / self.settings.views) / self.settings.falling
-        slowly = min((self.step + 1) / 50, (self.settings.flat / (self.step + 1)) ** 0.5, 1.0)
-        return slowly * min(1.0, max(0.05, left))
+        falling = max(self.settings.flat / (self.step + 1), self.settings.lower)
+        return min((self.step + 1) / 50, falling, 1.0) * min(1.0, max(0.05, left))
 
     def update(self, losses: torch.Tensor) -> None:
         """One step of both optimisers."""
