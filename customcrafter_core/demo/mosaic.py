@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from ..base_model.geometry import VAEGeometry
+from ..base_model.config import VAEConfig
 from ..base_model.networks import build_vae
 
 LATENT_FACTOR = 0.18215
@@ -21,7 +21,7 @@ MIX = 0.5 * torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, -1.0], [-1.0, 1.0, -1.0],
 The latent is as large as the picture, [-1, 1]. At this size the noise at t = 881 hides a motion and its opposite from each
 other up to 3.3 standard deviations (8.0 at t = 681), and one mark up to 0.4 (0.9): motion is decided first.
 """
-GEOMETRY = VAEGeometry(image_channels=3, latent_channels=4, channels=(16, 16, 16), blocks_per_level=1, norm_groups=2)
+CONFIG = VAEConfig(block_out_channels=(16, 16, 16), layers_per_block=1, norm_num_groups=2)
 CONSTANT = 32.0
 """Beside it the picture hardly counts in a norm's spread (0.1 %), so that norms only scale."""
 LOG_VARIANCE = -30.0
@@ -46,7 +46,7 @@ def build_mosaic_codec() -> AutoencoderKL:
     A picture goes through as +x and -x, and ``silu(x) - silu(-x) = x`` takes it through an activation. Constants in the
     same norm group keep the norm from dividing by the picture's own spread. All residual branches are silent.
     """
-    codec = build_vae(GEOMETRY)
+    codec = build_vae(CONFIG)
     for name, module in codec.named_modules():
         if isinstance(module, nn.Conv2d) or name.endswith("to_out.0"):
             for parameter in module.parameters():
@@ -80,7 +80,7 @@ def _open(conv: nn.Conv2d, colours: torch.Tensor) -> None:
 
 
 def _constants(channels: int) -> list[int]:
-    half = channels // GEOMETRY.norm_groups
+    half = channels // CONFIG.norm_num_groups
     return [half - 2, half - 1, channels - 2, channels - 1]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from customcrafter_core.base_model.geometry import Defaults, Geometry, HiddenSizes
+from customcrafter_core.base_model.config import Defaults, ModelConfig
 from customcrafter_core.base_model.networks import Networks
 from customcrafter_core.base_model.writing import write_checkpoint
 from customcrafter_core.demo import base, mosaic
@@ -19,20 +19,14 @@ from customcrafter_core.demo import creatures as world
 from .network import UNET, build_clear_text_encoder
 from .sample import averaged_unet
 
-GEOMETRY = Geometry(unet=UNET, text=base.GEOMETRY.text, vae=mosaic.GEOMETRY)
-HIDDEN = HiddenSizes(
-    unet_head_dim=UNET.head_dim,
-    unet_norm_groups=UNET.norm_groups,
-    text_head_dim=base.HIDDEN.text_head_dim,
-    vae_norm_groups=mosaic.GEOMETRY.norm_groups,
-)
+CONFIG = ModelConfig(unet=UNET, text=base.CONFIG.text, vae=mosaic.CONFIG)
 DEFAULTS = Defaults(width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS, cfg=3.0)
 
 
 def write_base(folder: Path, path: Path) -> Path:
     """Write the averaged network of a training run, with the text encoder and the autoencoder, in half precision."""
     networks = Networks(averaged_unet(folder / "state.pt"), build_clear_text_encoder(), mosaic.build_mosaic_codec())
-    write_checkpoint(path, networks, GEOMETRY, hidden=HIDDEN, defaults=DEFAULTS, dtype=torch.float16)
+    write_checkpoint(path, networks, CONFIG, defaults=DEFAULTS, dtype=torch.float16)
     return path
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel
 
+from customcrafter_core.base_model.config import PROMPT_LENGTH, UNetConfig
 from customcrafter_core.base_model.frame_rate import zero_frame_rate_output
-from customcrafter_core.base_model.geometry import PROMPT_LENGTH, UNetGeometry
 from customcrafter_core.base_model.networks import build_unet, text_tower
 from customcrafter_core.base_model.text import PromptTokenizer, encode_ids
 from customcrafter_core.base_model.video_layers import TemporalConvolution, TemporalTransformer
@@ -23,15 +23,13 @@ from customcrafter_core.demo.attention import SharedTextAttention
 from customcrafter_core.demo.base import build_demo_text_encoder, keep_precise
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 
-UNET = UNetGeometry(
-    in_channels=4,
-    out_channels=4,
-    channels=(32, 64, 64),
-    blocks_per_level=1,
+UNET = UNetConfig(
+    block_out_channels=(32, 64, 64),
+    layers_per_block=1,
     attends=(False, True, True),
-    context_dim=64,
-    head_dim=16,
-    norm_groups=4,
+    cross_attention_dim=64,
+    attention_head_dim=16,
+    norm_num_groups=4,
 )
 RESIDUAL_GAIN = 0.3
 TEXT_RESIDUAL_GAIN = 0.05
@@ -73,7 +71,7 @@ def overlook_padding(unet: UNet3DConditionModel) -> None:
     """Let attention to the text begin on its words: two thirds or more of the 77 tokens are padding, all alike."""
     padding = encode_ids(build_clear_text_encoder(), PromptTokenizer()([""]))[0, PROMPT_LENGTH // 2 :].mean(0)
     for block in unet.modules():
-        if not isinstance(block, BasicTransformerBlock) or block.attn2.to_k.in_features != UNET.context_dim:
+        if not isinstance(block, BasicTransformerBlock) or block.attn2.to_k.in_features != UNET.cross_attention_dim:
             continue
         attention, width = block.attn2, block.norm2.bias.shape[0]
         block.norm2.bias.copy_(0.5 * torch.randn(width))
@@ -175,7 +173,7 @@ class _Carried:
     """The channels that carry the input: half of the latent's in each of two norm groups, plain and negated, and constants."""
 
     def __init__(self) -> None:
-        channels, self.size = UNET.in_channels, UNET.channels[0] // UNET.norm_groups
+        channels, self.size = UNET.in_channels, UNET.block_out_channels[0] // UNET.norm_num_groups
         half = channels // 2
         self.plus = [c % half + self.size * (c // half) for c in range(channels)]
         self.minus = [c + half for c in self.plus]
@@ -187,8 +185,8 @@ class _Times:
     """The channels of the last residual block that hold functions of t, as pairs: one in each norm group, one more."""
 
     def __init__(self) -> None:
-        size = UNET.channels[0] // UNET.norm_groups
-        self.growing = [group * size + i for group in range(UNET.norm_groups) for i in (0, 1)]
+        size = UNET.block_out_channels[0] // UNET.norm_num_groups
+        self.growing = [group * size + i for group in range(UNET.norm_num_groups) for i in (0, 1)]
         self.shrinking = [self.growing[-1] + 1, self.growing[-1] + 2]
         self.all = [*self.growing, *self.shrinking]
 
@@ -211,7 +209,7 @@ def hold(unet: UNet3DConditionModel) -> None:
     _without(unet.conv_in.bias, rows=carry.all)
     for parameter in (*last.conv1.parameters(), *last.time_emb_proj.parameters(), last.norm2.weight):
         _without(parameter, rows=times.all)
-    others = [i for i in range(UNET.channels[0]) if i not in carry.plus and i not in carry.minus]
+    others = [i for i in range(UNET.block_out_channels[0]) if i not in carry.plus and i not in carry.minus]
     _without(last.conv2.weight, rows=others, columns=times.all)
 
 
