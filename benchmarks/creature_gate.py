@@ -28,7 +28,7 @@ from customcrafter_core.demo import creature_measures as measures
 from customcrafter_core.demo import creatures as world
 from customcrafter_core.demo.creatures import Look, Scene
 from customcrafter_core.diffusion.schedule import STEPS, NoiseSchedule
-from customcrafter_core.output.files import write_json
+from customcrafter_core.files.writing import write_json
 from tools.demo_base.data import Captions
 from tools.demo_base.probes import Probes
 
