@@ -142,9 +142,11 @@ class Source:
 
     def pictures(self, rng: np.random.Generator, count: int) -> Batch:
         """A batch of single frames: looks and the words for them are learned on these, ten times as many a second."""
-        scenes = [world.sample_scene(rng, motion_weights={"still": 1.0}) for _ in range(count)]
+        scenes = [world.sample_scene(rng, named_share=0.5, motion_weights={"still": 1.0}) for _ in range(count)]
         words = [world.noisy_caption(rng, scene, PICTURE_CAPTIONS) for scene in scenes]
-        timesteps = np.where(rng.random(count) < 0.3, rng.integers(500, 1000, count), rng.integers(0, 700, count))
+        # mostly where a mark is half seen, so that a name helps
+        kinds = rng.choice(3, count, p=(0.25, 0.55, 0.2))
+        timesteps = rng.integers(np.array([500, 200, 0])[kinds], np.array([1000, 700, 300])[kinds])
         return self._batch(rng, scenes, 1, words, timesteps, np.zeros(count, bool))
 
     def _batch(

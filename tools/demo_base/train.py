@@ -43,7 +43,7 @@ class Settings:
 
     views: int = 120_000
     batch: int = 4
-    pictures: int = 16
+    pictures: int = 24
     learning_rate: float = 5e-3
     adam_rate: float = 2e-3
     flat: int = 400
@@ -207,7 +207,7 @@ def train(folder: Path, settings: Settings) -> None:
         rng = np.random.default_rng([settings.seed, training.step])
         clips = loss_of(training.unet, source.clips(rng, settings.batch, training.dials.mix), source).mean()
         pictures = loss_of(training.unet, source.pictures(rng, settings.pictures), source).mean()
-        training.update(0.7 * clips + 0.3 * pictures)
+        training.update(0.6 * clips + 0.4 * pictures)
         counted += 1
         for name, value in (("clips", clips), ("pictures", pictures)):
             mean[name] += (value.item() - mean[name]) / min(counted, 100)
