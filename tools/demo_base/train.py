@@ -48,7 +48,7 @@ class Settings:
     adam_rate: float = 2e-3
     flat: int = 400
     """Steps until the learning rate begins to fall."""
-    lower: float = 0.16
+    lower: float = 0.2
     """Share of the learning rate to which it falls."""
     falling: float = 0.3
     """Share of the views over which it falls to nearly nothing, at the end."""
