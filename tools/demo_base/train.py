@@ -10,6 +10,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import fcntl
 import json
 import signal
 import time
@@ -195,6 +196,11 @@ def train(folder: Path, settings: Settings) -> None:
     """Train (or go on training) until all views are seen or the process is asked to end."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("w")  # held until the process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SystemExit(f"Another process trains in {folder}; end it first.") from error
     training, source = Training(settings, folder), Source(Captions(), NoiseSchedule.videocrafter2())
     probes = Probes(source.captions, source.schedule)
     asked_to_end: list[int] = []
