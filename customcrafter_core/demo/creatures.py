@@ -10,7 +10,7 @@ Lengths and places are in cells, x to the right and y downwards; colours are RGB
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -298,8 +298,3 @@ def subject_scenes(look: Look, count: int = 5, seed: int = 0, backgrounds: int =
     rng = np.random.default_rng([seed, look.marks])
     names = [list(BACKGROUNDS)[i % backgrounds] for i in range(count)]
     return [Scene(look, name, "still", place(rng, "still")) for name in names]
-
-
-def sample_scenes(draw: Callable[[], Scene], count: int) -> list[Scene]:
-    """``count`` scenes."""
-    return [draw() for _ in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from customcrafter_core.demo import creatures as world
 from customcrafter_core.diffusion.schedule import NoiseSchedule
 from tools.demo_base import network, train
 from tools.demo_base.data import FIRST_MOTIONS, Captions, Mix, Source
-from tools.demo_base.export import write_base
+from tools.demo_base.export import averaged_unet, write_base
 from tools.demo_base.probes import Probes
-from tools.demo_base.sample import averaged_unet
 
 SCHEDULE = NoiseSchedule.videocrafter2()
 FAST = train.Settings(views=6, batch=2, pictures=2, probe_every=100, look_every=100)
@@ -148,6 +148,14 @@ def test_the_curriculum_turns_only_while_direction_is_bound() -> None:
     first = Mix()
     assert max(first.motions, key=first.motions.__getitem__) == max(FIRST_MOTIONS, key=FIRST_MOTIONS.__getitem__)
     assert first.captions.wrong_motion == first.captions.no_motion == 0
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit, match="Another process"):
+            train.train(tmp_path, FAST)
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from diffusers import UNet3DConditionModel
 
 from customcrafter_core.base_model.config import Defaults, ModelConfig
 from customcrafter_core.base_model.networks import Networks
@@ -16,11 +17,19 @@ from customcrafter_core.base_model.writing import write_checkpoint
 from customcrafter_core.demo import base, mosaic
 from customcrafter_core.demo import creatures as world
 
-from .network import UNET, build_clear_text_encoder
-from .sample import averaged_unet
+from .network import UNET, build_clear_text_encoder, build_training_unet
 
 CONFIG = ModelConfig(unet=UNET, text=base.CONFIG.text, vae=mosaic.CONFIG)
 DEFAULTS = Defaults(width=world.SIDE, height=world.SIDE, frames=world.FRAMES, fps=world.FPS, cfg=3.0)
+
+
+def averaged_unet(state_path: Path) -> UNet3DConditionModel:
+    """The averaged network of a training state, whole again: with the layers that training leaves out."""
+    state = torch.load(state_path, weights_only=True)
+    unet = build_training_unet()
+    weights = {k.removeprefix("module."): v for k, v in state["average"].items() if k.startswith("module.")}
+    unet.load_state_dict(unet.state_dict() | weights)
+    return unet.eval().requires_grad_(False)
 
 
 def write_base(folder: Path, path: Path) -> Path:

@@ -183,17 +183,17 @@ def loss_of(unet: TrainedUNet, batch: Batch, source: Source) -> torch.Tensor:
     prediction is the mean clean latent under the prompt, which is what sampling starts from.
     """
     shape = (-1, 1, 1, 1, 1)
-    signal_ = source.schedule.signal[batch.timesteps].to(batch.clean).view(shape)
+    scale = source.schedule.signal[batch.timesteps].to(batch.clean).view(shape)
     noise = source.schedule.noise[batch.timesteps].to(batch.clean).view(shape)
-    target = (batch.noisy - signal_ * batch.clean) / noise
+    target = (batch.noisy - scale * batch.clean) / noise
     predicted = unet(batch.noisy, batch.timesteps, source.captions.text[batch.caption], batch.fps)
-    snr = (signal_ / noise) ** 2
+    snr = (scale / noise) ** 2
     weight = (1 + snr).clamp(max=MOST_WEIGHT) / snr * batch.weight
     return (weight * (predicted - target) ** 2).mean((1, 2, 3, 4))
 
 
-def train(folder: Path, settings: Settings) -> None:
-    """Train (or go on training) until all views are seen or the process is asked to end."""
+def train(folder: Path, settings: Settings, is_asked_to_end: Callable[[], bool] = lambda: False) -> None:
+    """Train, or go on training, until all views are seen or ``is_asked_to_end``; either way the state is kept."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "lock").open("w")  # held until the process ends
@@ -203,12 +203,9 @@ def train(folder: Path, settings: Settings) -> None:
         raise SystemExit(f"Another process trains in {folder}; end it first.") from error
     training, source = Training(settings, folder), Source(Captions(), NoiseSchedule.videocrafter2())
     probes = Probes(source.captions, source.schedule)
-    asked_to_end: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda caught, _: asked_to_end.append(caught))
     mean = {"clips": 0.0, "pictures": 0.0}
     counted, saved, began = 0, time.monotonic(), time.monotonic()
-    while training.views < settings.views and not asked_to_end:
+    while training.views < settings.views and not is_asked_to_end():
         # every step has its own generator, so that resuming needs no generator state
         rng = np.random.default_rng([settings.seed, training.step])
         clips = loss_of(training.unet, source.clips(rng, settings.batch, training.dials.mix), source).mean()
@@ -251,7 +248,10 @@ def main() -> None:
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = vars(parser.parse_args())
-    train(options.pop("folder"), Settings(**options))
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda caught, _: asked.append(caught))
+    train(options.pop("folder"), Settings(**options), lambda: bool(asked))
 
 
 if __name__ == "__main__":
