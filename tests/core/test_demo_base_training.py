@@ -18,7 +18,7 @@ from tools.demo_base.export import averaged_unet, write_base
 from tools.demo_base.probes import Probes
 
 SCHEDULE = NoiseSchedule.videocrafter2()
-FAST = train.Settings(views=6, batch=2, pictures=2, probe_every=100, look_every=100)
+FAST = train.Settings(steps=3, first_clips=2, first_frames=2, probe_every=100, look_every=100)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_training_keeps_the_form_of_the_start(source: Source, tmp_path: Path) ->
     for step in range(2):
         rng = np.random.default_rng(step)
         clips = train.loss_of(training.unet, source.clips(rng, 2, Mix()), source).mean()
-        training.update(clips + train.loss_of(training.unet, source.pictures(rng, 2), source).mean())
+        training.update(clips + train.loss_of(training.unet, source.frames(rng, 2), source).mean())
     after, carry = training.unet.state_dict(), network._Carried()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     last = "unet.up_blocks.2.resnets.1"
@@ -161,12 +161,13 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train.train(whole, FAST)
-    train.train(parts, train.Settings(**(vars(FAST) | {"views": 2, "falling": 1e-6})))
+    asked = iter((False, True))
+    train.train(parts, FAST, lambda: next(asked))
     stopped = torch.load(parts / "state.pt", weights_only=True)
     assert stopped["step"] == 1
     train.train(parts, FAST)
     one, other = (torch.load(folder / "state.pt", weights_only=True) for folder in (whole, parts))
-    assert one["views"] == other["views"] == 6
+    assert one["clips"] == other["clips"] == 6 and one["frames"] == 6
     for name, value in one["average"].items():
         assert torch.allclose(value, other["average"][name], atol=1e-5), name
 

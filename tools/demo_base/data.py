@@ -24,7 +24,7 @@ is learned first, and then the word has only to turn it around.
 """
 FIRST_SPREAD = 0.4
 """Share of the places used until then: the fewer there are, the clearer is the mean clip that the first steps learn."""
-PICTURE_CAPTIONS, PICTURES_NAMED = world.CaptionNoise(no_motion=0.7, wrong_motion=0.0, no_name=0.05), 0.75
+FRAME_CAPTIONS, FRAMES_NAMED = world.CaptionNoise(no_motion=0.7, wrong_motion=0.0, no_name=0.05), 0.75
 OBJECT_WEIGHT = 4.0
 """Weight of cells where the creature is at any time of the clip, against 1 for the rest. The best answer stays the same."""
 
@@ -140,12 +140,12 @@ class Source:
         timesteps = np.where(pure, rng.integers(960, 1000, count), timesteps)
         return self._batch(rng, scenes, world.FRAMES, words, timesteps, pure)
 
-    def pictures(self, rng: np.random.Generator, count: int) -> Batch:
+    def frames(self, rng: np.random.Generator, count: int) -> Batch:
         """A batch of single frames: looks and the words for them are learned on these, ten times as many a second."""
         scenes = [
-            world.sample_scene(rng, named_share=PICTURES_NAMED, motion_weights={"still": 1.0}) for _ in range(count)
+            world.sample_scene(rng, named_share=FRAMES_NAMED, motion_weights={"still": 1.0}) for _ in range(count)
         ]
-        words = [world.noisy_caption(rng, scene, PICTURE_CAPTIONS) for scene in scenes]
+        words = [world.noisy_caption(rng, scene, FRAME_CAPTIONS) for scene in scenes]
         # mostly where a mark is half seen, so that a name helps
         kinds = rng.choice(3, count, p=(0.25, 0.55, 0.2))
         timesteps = rng.integers(np.array([500, 200, 0])[kinds], np.array([1000, 700, 300])[kinds])

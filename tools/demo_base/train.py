@@ -35,16 +35,21 @@ BOUND, LOOSE = 0.45, 0.3
 coming loose."""
 MOST_WEIGHT = 4.0
 """Below t = 140 errors count no more than there: what is seen so plainly would drown the rest."""
+CLIPS_SHARE = 0.6
+"""Share of the loss that is the clips'; the rest is the single frames'."""
 BALANCE_STEPS, DOUBT_STEPS = 500, 1200
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the UNet is trained. A clip seen once is a view; all lengths are in views."""
+    """How the UNet is trained. Counts in pairs are of whole clips and of single frames a step."""
 
-    views: int = 120_000
-    batch: int = 4
-    pictures: int = 24
+    steps: int = 12_000
+    first_clips: int = 4
+    first_frames: int = 24
+    later_clips: int = 2
+    later_frames: int = 56
+    """What a step holds once the curriculum is through: motion is known then, and marks are learned on single frames."""
     learning_rate: float = 5e-3
     adam_rate: float = 2e-3
     flat: int = 400
@@ -52,7 +57,7 @@ class Settings:
     lower: float = 0.2
     """Share of the learning rate to which it falls."""
     falling: float = 0.3
-    """Share of the views over which it falls to nearly nothing, at the end."""
+    """Share of the steps over which it falls to nearly nothing, at the end."""
     ema: float = 0.998
     seed: int = 0
     save_minutes: float = 4.0
@@ -105,8 +110,7 @@ class Training:
             self.flat, settings.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
         )
         self.adam = torch.optim.AdamW(rest, settings.adam_rate, (0.9, 0.99), weight_decay=0.0)
-        self.step, self.views, self.dials = 0, 0, Dials()
-        self.seconds = 0.0
+        self.step, self.clips, self.frames, self.seconds, self.dials = 0, 0, 0, 0.0, Dials()
         if self.path.exists():
             self.load()
 
@@ -117,8 +121,8 @@ class Training:
         self.average.load_state_dict(state["average"])
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
-        self.step, self.views, self.dials = state["step"], state["views"], Dials(**state["dials"])
-        self.seconds = state["seconds"]
+        self.step, self.clips, self.frames = state["step"], state["clips"], state["frames"]
+        self.seconds, self.dials = state["seconds"], Dials(**state["dials"])
 
     def save(self) -> None:
         """Write the state, whole or not at all."""
@@ -128,7 +132,8 @@ class Training:
             "muon": self.muon.state_dict(),
             "adam": self.adam.state_dict(),
             "step": self.step,
-            "views": self.views,
+            "clips": self.clips,
+            "frames": self.frames,
             "dials": asdict(self.dials),
             "seconds": self.seconds,
             "settings": asdict(self.settings),
@@ -139,9 +144,17 @@ class Training:
 
     def rate(self) -> float:
         """Factor of the learning rates: a short rise, high, falling as 1 / step to a lower level, at last to nearly nothing."""
-        left = (1 - self.views / self.settings.views) / self.settings.falling
+        left = (1 - self.step / self.settings.steps) / self.settings.falling
         falling = max(self.settings.flat / (self.step + 1), self.settings.lower)
         return min((self.step + 1) / 50, falling, 1.0) * min(1.0, max(0.05, left))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many clips and single frames the next step holds."""
+        settings = self.settings
+        if self.dials.doubt < 1:
+            return settings.first_clips, settings.first_frames
+        return settings.later_clips, settings.later_frames
 
     def update(self, losses: torch.Tensor) -> None:
         """One step of both optimisers."""
@@ -158,7 +171,6 @@ class Training:
         self.unet.zero_grad()
         self.average.update_parameters(self.unet.unet)
         self.step += 1
-        self.views += self.settings.batch
 
 
 def _groups(unet: TrainedUNet) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -193,7 +205,7 @@ def loss_of(unet: TrainedUNet, batch: Batch, source: Source) -> torch.Tensor:
 
 
 def train(folder: Path, settings: Settings, is_asked_to_end: Callable[[], bool] = lambda: False) -> None:
-    """Train, or go on training, until all views are seen or ``is_asked_to_end``; either way the state is kept."""
+    """Train, or go on training, until all steps are made or ``is_asked_to_end``; either way the state is kept."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "lock").open("w")  # held until the process ends
@@ -203,16 +215,18 @@ def train(folder: Path, settings: Settings, is_asked_to_end: Callable[[], bool] 
         raise SystemExit(f"Another process trains in {folder}; end it first.") from error
     training, source = Training(settings, folder), Source(Captions(), NoiseSchedule.videocrafter2())
     probes = Probes(source.captions, source.schedule)
-    mean = {"clips": 0.0, "pictures": 0.0}
+    mean = {"clip loss": 0.0, "frame loss": 0.0}
     counted, saved, began = 0, time.monotonic(), time.monotonic()
-    while training.views < settings.views and not is_asked_to_end():
+    while training.step < settings.steps and not is_asked_to_end():
         # every step has its own generator, so that resuming needs no generator state
         rng = np.random.default_rng([settings.seed, training.step])
-        clips = loss_of(training.unet, source.clips(rng, settings.batch, training.dials.mix), source).mean()
-        pictures = loss_of(training.unet, source.pictures(rng, settings.pictures), source).mean()
-        training.update(0.6 * clips + 0.4 * pictures)
+        clips, frames = training.counts
+        of_clips = loss_of(training.unet, source.clips(rng, clips, training.dials.mix), source).mean()
+        of_frames = loss_of(training.unet, source.frames(rng, frames), source).mean()
+        training.update(CLIPS_SHARE * of_clips + (1 - CLIPS_SHARE) * of_frames)
+        training.clips, training.frames = training.clips + clips, training.frames + frames
         counted += 1
-        for name, value in (("clips", clips), ("pictures", pictures)):
+        for name, value in (("clip loss", of_clips), ("frame loss", of_frames)):
             mean[name] += (value.item() - mean[name]) / min(counted, 100)
         if training.step % settings.look_every == 0:
             training.dials.way = probes.way(training.unet, 980)
@@ -231,7 +245,8 @@ def log(folder: Path, training: Training, values: dict[str, float]) -> None:
     """Add a line of JSON to the folder's log."""
     record: dict[str, Any] = {
         "step": training.step,
-        "views": training.views,
+        "clips": training.clips,
+        "frames": training.frames,
         "balance": round(training.dials.balance, 3),
         "doubt": round(training.dials.doubt, 3),
         "minutes": round(training.seconds / 60, 1),
