@@ -1,0 +1,1 @@
+"""How the demo's base model is trained; nothing here is needed to use it."""
