@@ -25,7 +25,7 @@ class MotionOnset(io.ComfyNode):
             display_name="Motion Onset",
             category=host.EVALUATION,
             description="Which K? Samples the base model once and measures how much of the motion and of the detail is fixed "
-            "after each step. After the suggested K, each step fixes less than half an equal share.",
+            "after each step. After the suggested K, each step fixes less than an equal share.",
             search_aliases=["suggest K", "motion analysis"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],

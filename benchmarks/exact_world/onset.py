@@ -95,12 +95,12 @@ def _frames(world: World, x: torch.Tensor, spread: float) -> torch.Tensor:
     return (world.pixels(x) / spread + BACKGROUND + 1) / 2
 
 
-def knee(motion: Sequence[float]) -> int:
-    """The rule that Motion Onset had before: each step costs its even share (Satopää et al. 2011)."""
-    return int((np.asarray(motion) - np.arange(1, len(motion) + 1) / len(motion)).argmax()) + 1
+def half_share(motion: Sequence[float]) -> int:
+    """Another rule: as `suggest_k`, but a step has to fix only half of its even share."""
+    return int((np.asarray(motion) - 0.5 * np.arange(1, len(motion) + 1) / len(motion)).argmax()) + 1
 
 
-RULES: dict[str, Callable[[Sequence[float]], int]] = {"knee": knee, "suggested": suggest_k}
+RULES: dict[str, Callable[[Sequence[float]], int]] = {"knee": suggest_k, "half": half_share}
 
 
 def onset_summary(name: str, measured: Onset) -> dict[str, Any]:

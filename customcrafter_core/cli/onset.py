@@ -12,7 +12,7 @@ USAGE = "--prompt TEXT [options]"
 SUMMARY = "suggest a K: measure how early a prompt's motion is fixed"
 DESCRIPTION = """\
 Sample the base model once, without a subject, and measure how much of the motion and of the
-detail is fixed after each step. After the suggested K, each step fixes less than half of an
+detail is fixed after each step. After the suggested K, each step fixes less than an
 equal share of the motion."""
 EXAMPLES = """\
 examples:

@@ -36,7 +36,6 @@ from ..sampling.preparation import prepare
 from ..sampling.settings import VideoSettings
 
 CELLS = 8  # along the short side of a frame: what is coarser is layout, what is finer is detail
-STEP_COST = 0.5  # of a step at λs, in even shares of the motion
 STILL = 0.05  # short sides; a video of which nothing travels farther does not move
 
 
@@ -157,13 +156,13 @@ def moves_at_all(frames: Frames) -> bool:
 
 
 def suggest_k(motion: Sequence[float]) -> int:
-    """The number of steps ``k`` with the largest ``motion_k - STEP_COST · k / steps``.
+    """The knee of the curve: the number of steps ``k`` with the largest ``motion_k - k / steps`` (Satopää et al. 2011).
 
-    From there on a step fixes so little of the motion that it is worth more at full strength. With a cost of 1 it is the
-    knee of the curve (Satopää et al. 2011), which stops early: the look is decided later than the motion, so a step at λs
-    costs less than its even share. Judged on exact denoisers, where the best K is known: ``benchmarks/exact_world.md``.
+    From there on a step fixes less of the motion than its even share, so it is worth more at full strength. On exact denoisers
+    without guidance, asking for half the share comes nearer to the best K (``benchmarks/exact_world.md``); on a network, whose
+    curve rises slowly to its end, it comes far too late (``benchmarks/motion_onset.md``).
     """
-    gains = np.asarray(motion) - STEP_COST * np.arange(1, len(motion) + 1) / len(motion)
+    gains = np.asarray(motion) - np.arange(1, len(motion) + 1) / len(motion)
     return int(gains.argmax()) + 1
 
 
