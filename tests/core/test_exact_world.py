@@ -224,9 +224,9 @@ def test_motion_onset_is_measured_on_the_very_videos_that_are_made() -> None:
     told = onset.onset_summary("some case", found)
     rows = np.arange(24)
     ks = np.array([suggest_k(curve) for curve in found.motion])
-    assert told["half"]["motion"] == pytest.approx(found.moves[rows, ks].mean())
+    assert told["knee"]["motion"] == pytest.approx(found.moves[rows, ks].mean())
     assert (
-        told["best"]["motion"] + told["best"]["identity"] >= told["half"]["motion"] + told["half"]["identity"]
+        told["best"]["motion"] + told["best"]["identity"] >= told["knee"]["motion"] + told["knee"]["identity"]
     )
 
 
