@@ -78,7 +78,7 @@ def test_k_beyond_the_steps_is_said(bench: Bench) -> None:
     assert bench.host.log.count(said) == before + 1
     sampler = scene.dynamic_sampler(0.3, 0.8, STEPS - 1)
     scene.keep(sampler[0], "other")
-    said = f"λs 0.3, then λl 0.8: K {STEPS - 1} of {STEPS} = 80 % = t 1 = sigma 0.0413"
+    said = f"λs 0.3, then λl 0.8: K {STEPS - 1} of {STEPS} = 80 % = t 1 = sigma 0.0414"
     assert dict(listen(bench.host, scene.graph.nodes).texts)[sampler.name] == said
 
 
