@@ -144,7 +144,8 @@ class Runs:
             def show(step: int, x0: torch.Tensor, x: torch.Tensor, _: int, done: int = done) -> None:
                 preview(done + step, x0, x, self.alone)
 
-            sampled = sample_from(self._start(), self.model, self.settings, self.sigmas, show)
+            sigmas = self.sigmas.clone()  # some samplers write into theirs
+            sampled = sample_from(self._start(), self.model, self.settings, sigmas, show)
             latents.append(as_video(self.model, sampled))
         return latents
 
