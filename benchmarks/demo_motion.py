@@ -1,6 +1,6 @@
 """How much motion and how much of the subject is left at constant and at dynamic strength: the demo's subject, trained six times.
 
-Run: .venv/bin/python -m benchmarks.demo_motion     (about ten minutes on one idle core)
+Run: .venv/bin/python -m benchmarks.demo_motion     (about half an hour on one idle core)
 
 An orange square is learned from the demo's photos, each time with another training seed, and asked to move in four directions
 from the same twelve noises in every row. Motion is right if a line fitted through the object's centers goes there; the subject is

@@ -225,9 +225,7 @@ def test_motion_onset_is_measured_on_the_very_videos_that_are_made() -> None:
     rows = np.arange(24)
     ks = np.array([suggest_k(curve) for curve in found.motion])
     assert told["knee"]["motion"] == pytest.approx(found.moves[rows, ks].mean())
-    assert (
-        told["best"]["motion"] + told["best"]["identity"] >= told["knee"]["motion"] + told["knee"]["identity"]
-    )
+    assert told["best"]["motion"] + told["best"]["identity"] >= told["knee"]["motion"] + told["knee"]["identity"]
 
 
 def test_every_preset_is_among_the_strengths_that_were_tried() -> None:
