@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -163,3 +164,11 @@ def test_no_imports_go_round_in_a_circle(folder: str, least: int) -> None:
 def test_the_floor_plan_is_that_of_today() -> None:
     assert floor_plan.svg() == floor_plan.PICTURE.read_text(encoding="utf-8"), "run python -m tools.floor_plan"
     assert set(FLOORS) - {"__main__"} | {"nodes"} == set(floor_plan.rooms())
+
+
+def test_the_page_for_maintainers_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+\.(?:py|json))`", page))
+    folders = [ROOT, CORE, ROOT / "nodes" / "native", ROOT / "tests" / "host"]
+    assert len(named) > 20
+    assert not {name for name in named if not any((folder / name).is_file() for folder in folders)}
