@@ -250,6 +250,7 @@ def index_answers(python: str, arguments: list[str]) -> bool:
 # --- that it works ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_host
 def test_it_works_from_a_folder_of_any_name(host: Path | None) -> None:
     if host is None:

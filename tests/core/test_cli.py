@@ -109,6 +109,7 @@ def test_help_of_train_is_written_as_on_the_command_line(capsys: pytest.CaptureF
         assert f"--{name.replace('_', '-')} {{{','.join(words)}}}" in shown
 
 
+@pytest.mark.slow
 def test_a_process_tells_one_sentence_and_nothing_else(files: Files) -> None:
     arguments = ["generate", "--base", files.base, "--prompt", "x", "--subject", files.subject, "--lambda-s", "nan"]
     done = subprocess.run(
@@ -233,6 +234,7 @@ def test_train_writes_a_subject_with_its_settings(files: Files) -> None:
     assert any(pair.up.abs().max() > 0 for pair in subject.factors.values())
 
 
+@pytest.mark.slow
 def test_train_takes_prior_images_and_a_preset(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,6 +184,7 @@ def test_flicker_tells_one_look_from_many() -> None:
         assert measures.flicker(np.stack(mixed)) > 50
 
 
+@pytest.mark.slow
 def test_gate_passes_a_perfect_model_and_fails_others() -> None:
     asked = [*demo_gate.gate_scenes(20, 1000), *demo_gate.composed_scenes(6, 1000), *demo_gate.toy_scenes(6, 1000)]
     by_caption = {scene.caption: scene for scene in asked}
@@ -286,6 +287,7 @@ def test_resumed_training_is_the_same_training(tmp_path, monkeypatch: pytest.Mon
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_can_be_trained_on(tmp_path) -> None:
     state = train_base.train_base(
         tmp_path, start=str(demo_checkpoint()), workers=1, clips=8, fine_steps=1, batch=1, report=lambda line: None

@@ -322,6 +322,7 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_two_processes_make_each_cell_once_and_one_report(folder: Path) -> None:
     """The command as accelerate launches it; each process says what it makes."""
     methods = [*CONTENT["methods"], {"name": "other", "like": "sslm", "strength": 0.3, "training": {"lr": 1e-3}}]
@@ -373,6 +374,7 @@ def test_several_training_seeds_are_trained_each(folder: Path, model: VideoCraft
     assert counted == {"generate": 3, "train_subject": 2}
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_at_most_the_cell_it_hit(folder: Path) -> None:
     """The command itself, killed while it learns and twice between videos; every finished file stays as it is."""
     learning = {**TRAINING, "steps": 60}

@@ -66,6 +66,7 @@ def weights(model: VideoCrafter2) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": value.clone() for part, m in modules.items() for name, value in m.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_everything_learned_moves_and_nothing_else(model: VideoCrafter2) -> None:
     before = weights(model)
     config = TrainConfig("dog", steps=3, lr=1e-3, **SIZE)
@@ -113,6 +114,7 @@ def test_prior_of_weight_zero_is_no_prior(model: VideoCrafter2) -> None:
     assert not torch.equal(without.embedding, with_prior.embedding)
 
 
+@pytest.mark.slow
 def test_loss_falls(model: VideoCrafter2) -> None:
     seen: list[TrainStep] = []
     config = TrainConfig("dog", steps=40, lr=2e-2, batch=2, **{**SIZE, "views": 1})
@@ -130,6 +132,7 @@ def test_the_token_starts_as_the_mean_of_its_class_words(model: VideoCrafter2) -
     assert subject.trigger == "<new1> teddy bear"
 
 
+@pytest.mark.slow
 def test_five_hundred_photos(model: VideoCrafter2) -> None:
     """Of all kinds of sizes; each is encoded once, in one view."""
     many = [Photo(Image.new("RGB", (40 + i % 50, 30 + i % 31), (i % 256, 0, 0))) for i in range(500)]
@@ -139,6 +142,7 @@ def test_five_hundred_photos(model: VideoCrafter2) -> None:
     assert len(result.steps) == 2 and told[-1] == (500, 500)
 
 
+@pytest.mark.slow
 def test_an_exception_leaves_the_model_as_it_was(model: VideoCrafter2) -> None:
     before, modules = weights(model), dict(model.unet.named_modules())
 
@@ -492,6 +496,7 @@ def test_few_photos_have_many_views_and_many_photos_few() -> None:
     assert count_views(replace(config, resize=(1.0, 1.0)), 5) == 1
 
 
+@pytest.mark.slow
 def test_each_picture_is_encoded_once(model: VideoCrafter2, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     encode = VideoCrafter2.encode_moments
@@ -512,6 +517,7 @@ def test_each_picture_is_encoded_once(model: VideoCrafter2, monkeypatch: pytest.
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sample_videos_do_not_change_what_is_learned(model: VideoCrafter2) -> None:
     config = TrainConfig("dog", steps=4, lr=1e-3, **SIZE)
     seen: list[Sample] = []

@@ -166,6 +166,7 @@ def most_at_once(profiled: profile) -> int:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "has_prior", "recompute"),
     [("paper", True, False), ("paper", True, True), ("custom_diffusion", False, False), ("dreamvideo", False, False)],
@@ -179,6 +180,7 @@ def test_the_estimate_is_what_a_real_step_takes(
     assert estimate.activations == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_estimate_counts_the_larger_stage(model: VideoCrafter2) -> None:
     """Of few frames in the main stage, and many pictures in the one before, where V* alone is learned."""
     config = preset("dreamvideo", "dog", frames=1, token_batch=6, **SIZE)
@@ -190,6 +192,7 @@ def test_the_estimate_counts_the_larger_stage(model: VideoCrafter2) -> None:
     assert both.activations == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_estimate_of_half_precision_is_what_a_real_step_takes(reference_checkpoint: Path) -> None:
     half = load_videocrafter2(reference_checkpoint, dtype=torch.bfloat16)
     config = preset("paper", "dog", frames=3, batch=2, **SIZE)
@@ -198,6 +201,7 @@ def test_the_estimate_of_half_precision_is_what_a_real_step_takes(reference_chec
     assert estimate.activations == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.slow
 def test_encoding_photos_is_counted(model: VideoCrafter2) -> None:
     config = TrainConfig("dog", width=128, height=96)
     images = torch.zeros(IMAGES_AT_ONCE, 3, 96, 128)
@@ -212,6 +216,7 @@ def test_encoding_photos_is_counted(model: VideoCrafter2) -> None:
     assert "encoding photos" in str(larger) and "encoding photos" not in str(replace(estimate, encoding=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [GuidanceBatch.AUTO, GuidanceBatch.ONE_BY_ONE])
 @pytest.mark.parametrize("method", ["customcrafter", "dreamvideo"])
 def test_the_estimate_of_a_sample_video_is_what_it_takes(
@@ -228,6 +233,7 @@ def test_the_estimate_of_a_sample_video_is_what_it_takes(
     assert sample_memory(model, config, guidance) == pytest.approx(most_at_once(profiled), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_estimate_follows_the_settings(tiny: VideoCrafter2) -> None:
     def estimate(*, has_prior: bool = False, recompute: bool = False, **changes: int) -> MemoryEstimate:
         config = TrainConfig("dog", **{**SIZE, "frames": 4, **changes})
@@ -270,6 +276,7 @@ def test_activations_are_computed_again_only_where_memory_asks_for_it(tiny: Vide
         plan_memory(tiny, off, has_prior=False, free=again.needed)
 
 
+@pytest.mark.slow
 def test_settings_that_would_fit_are_named_and_do_fit(tiny: VideoCrafter2) -> None:
     config = TrainConfig("dog", frames=8, batch=4, gradient_checkpointing="off", **SIZE)
     half = TrainConfig("dog", frames=4, batch=4, **SIZE)
@@ -283,6 +290,7 @@ def test_settings_that_would_fit_are_named_and_do_fit(tiny: VideoCrafter2) -> No
         plan_memory(tiny, TrainConfig("dog", **SIZE), has_prior=True, free=1000)
 
 
+@pytest.mark.slow
 def test_settings_of_both_stages_are_named(tiny: VideoCrafter2) -> None:
     config = preset("dreamvideo", "dog", **SIZE, gradient_checkpointing="on")
     half = replace(config, frames=2, token_batch=2)
@@ -293,6 +301,7 @@ def test_settings_of_both_stages_are_named(tiny: VideoCrafter2) -> None:
     plan_memory(tiny, half, has_prior=False, free=free)
 
 
+@pytest.mark.slow
 def test_sample_videos_are_planned_too(tiny: VideoCrafter2) -> None:
     """Of many frames, so that a prediction takes more than decoding a few frames."""
     model = replace(tiny, defaults=replace(tiny.defaults, frames=32))
@@ -314,6 +323,7 @@ def test_sample_videos_are_planned_too(tiny: VideoCrafter2) -> None:
     plan_memory(model, replace(config, width=48, height=36), has_prior=False, free=short, samples=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_make_its_samples_makes_no_step(tiny: VideoCrafter2) -> None:
     model = replace(tiny, defaults=replace(tiny.defaults, frames=32))
     config, run_options = TrainConfig("dog", frames=1, steps=1, **SIZE), RunOptions(sample_every=1, sample_steps=1)
@@ -327,6 +337,7 @@ def test_a_run_that_cannot_make_its_samples_makes_no_step(tiny: VideoCrafter2) -
     train_subject(model, [photo], config, free=free)
 
 
+@pytest.mark.slow
 def test_what_will_not_fit_is_said_before_pictures_of_the_class_are_made(tiny: VideoCrafter2) -> None:
     """The pictures are of the model's own size and length, the training may be smaller."""
     model = replace(tiny, defaults=replace(tiny.defaults, frames=64))

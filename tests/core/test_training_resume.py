@@ -101,6 +101,7 @@ def assert_equal(found: TrainingResult, expected: TrainingResult) -> None:
         assert all(torch.equal(value, b.adapters[name].tensors()[n]) for n, value in a.adapters[name].tensors().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["customcrafter", "custom_diffusion", "dreamvideo", "textual_inversion"])
 @pytest.mark.parametrize("stop", [1, 2, 5])
 def test_a_stopped_run_goes_on_bit_for_bit(tiny: VideoCrafter2, tmp_path: Path, method: str, stop: int) -> None:
@@ -428,6 +429,7 @@ def assert_the_same_command_goes_on(target: Path) -> None:
     check_target(target, force=has_run(target))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_killed_at_any_moment_loses_the_steps_since_the_last_checkpoint(
     tiny: VideoCrafter2, tmp_path: Path
