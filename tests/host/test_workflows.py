@@ -84,7 +84,7 @@ def files_of(outputs: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda values: values.pop(), "any_base has no value"),
+        (lambda values: values.pop(), "switch_at has no value"),
         (lambda values: values.append(1), "values left over"),
         (lambda values: values.pop(1), "no choice of what follows"),
         (lambda values: values.__setitem__(5, "ddim (old name)"), "is no choice"),
