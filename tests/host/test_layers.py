@@ -146,7 +146,7 @@ def test_threads(bench: Bench) -> None:
     assert scene.saved("threads") == [[0.25] * 200, [1.0] * 200]
 
 
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.release)])
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_compiled(bench: Bench, backend: str, order: str) -> None:
     """Takes minutes: the host compiles the network. A new strength compiles nothing new."""
@@ -155,7 +155,7 @@ def test_compiled(bench: Bench, backend: str, order: str) -> None:
     graphs = []
     for lambda_s, lambda_l in ((0.25, 1.0), (0.5, 0.75), (-0.5, 0.6), (0.1, 0.9), (0.3, 0.2)):
         scene = Small(bench, "one layer")
-        compiled = {"backend": backend, "name": "graphs"}
+        compiled = {"backend": backend, "name": "graphs", "keys": ""}
         model = scene.add("ProbeCompiled", model=scene.model, **compiled)[0] if order == "before" else None
         model = scene.dynamic(lambda_s, lambda_l, 2, model)
         model = scene.add("ProbeCompiled", model=model, **compiled)[0] if order == "after" else model
