@@ -142,13 +142,13 @@ def random_model(setup: Setup) -> VideoCrafter2:
     )  # fmt: skip
 
 
-def hollow_full_size() -> VideoCrafter2:
-    """VideoCrafter2's sizes in bfloat16 without weights, to count on; only the text encoder has memory, never filled."""
+def hollow_full_size(device: torch.device) -> VideoCrafter2:
+    """VideoCrafter2's sizes in bfloat16, to count on; its memory is never filled, which on a CPU takes none."""
     with torch.device("meta"):
         networks = build_networks(VIDEOCRAFTER2)
     for network in (networks.unet, networks.text_encoder, networks.vae):
         nn.Module.to(network, torch.bfloat16).requires_grad_(False)
-    networks.text_encoder.to_empty(device="cpu")
+        network.to_empty(device=device)
     restore_buffers(networks.text_encoder)
     return VideoCrafter2(
         networks.unet, networks.text_encoder, networks.vae, VIDEOCRAFTER2, Defaults(),

@@ -74,8 +74,8 @@ def measure(setup: Setup) -> Section:
 
 
 def _full_size(setup: Setup, seconds: float) -> list[Row]:
-    """What a GPU has to hold, counted on tensors without content, and how long a training takes on one."""
-    model = hollow_full_size()
+    """What the device has to hold, counted on tensors without content, and how long a training takes on a GPU."""
+    model = hollow_full_size(setup.device)
     config = TrainConfig("cup", frames=FRAMES, steps=STEPS)
     kept, recomputed = (
         estimate_memory(model, config, has_prior=True, recompute=recompute).total / 1e9 for recompute in (False, True)

@@ -17,8 +17,8 @@ SHOWN = {
     "SaveImage": 250,
     "CustomCrafterDynamicWeightedKSampler": 410,  # the page's curve, then the picture and the text of the run
     "KSampler": 230,  # the preview of the last step
-    "CustomCrafterDynamicLoRAWeights": 120,
-    "CustomCrafterDynamicSubjectWeights": 120,
+    "CustomCrafterDynamicLoRAWeights": 150,
+    "CustomCrafterDynamicSubjectWeights": 150,
     "CustomCrafterLoadSubject": 110,
     "CustomCrafterSubjectTrainer": 290,
 }

@@ -47,7 +47,7 @@ answer = {
     "web": sorted(nodes.EXTENSION_WEB_DIRS.values()),
     "demo": type(demo).__name__,
     "saved": [outcome(files.new_file, loras, name, True) for name in asked["names"]],
-    "trained": [outcome(lambda name: training.target_file(name, anew=True), name) for name in asked["names"]],
+    "trained": [outcome(lambda name: training.target_file(name, start_over=True), name) for name in asked["names"]],
     "chosen": {kind: [outcome(files.chosen_file, kind, name) for name in asked["choices"]] for kind in files.BUILT_IN},
     "changed": {kind: [outcome(files.saved_at, kind, name) for name in asked["choices"]] for kind in files.BUILT_IN},
     "scored with": {

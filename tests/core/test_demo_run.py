@@ -23,9 +23,6 @@ from customcrafter_core.sampling.preparation import AppliedSubject
 from customcrafter_core.sampling.settings import VideoSettings
 from customcrafter_core.subject.file import load_subject
 from customcrafter_core.subject.subject import check_fits
-from customcrafter_core.training.config import preset
-from customcrafter_core.training.examples import encode_examples
-from customcrafter_core.training.trainer import Trainer
 
 ASSETS = demo_checkpoint().parent
 
@@ -98,23 +95,6 @@ def test_the_demo_from_start_to_end(finished: tuple[Path, str]) -> None:
     orange = torch.tensor(world.TOY_COLOURS["orange"]).float()
     assert (torch.tensor(np.median(inside, axis=0)).float() - orange).norm() < measures.COLOUR_DISTANCE
     assert measures.direction(frames_of(tmp_path / "1-base.mp4")) == "left"
-
-
-def test_loss_falls_on_the_demo_world(base: VideoCrafter2, finished: tuple[Path, str]) -> None:
-    """On the same draws: before anything is learned, and with what the demo has learned."""
-    subject = load_subject(finished[0] / "subject.safetensors")
-    config = preset("demo", world.CLASS_WORD)
-    trainer = Trainer(base, config, encode_examples(base, config, run.demo_photos()))
-    with trainer.attached():
-        before = trainer.probe_loss()
-    with torch.no_grad():
-        trainer.learner.embedding.copy_(subject.embedding)
-        for name, pair in trainer.learner.factors.items():
-            pair.down.copy_(subject.factors[name].down)
-            pair.up.copy_(subject.factors[name].up)
-    with trainer.attached():
-        after = trainer.probe_loss()
-    assert after < 0.8 * before
 
 
 def nearest_colours(clips: np.ndarray) -> list[str]:

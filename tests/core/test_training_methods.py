@@ -134,7 +134,7 @@ def test_adapters_that_do_not_fit_are_refused(model: VideoCrafter2, tmp_path: Pa
     with pytest.raises(InputError, match="instead of"):
         check_fits(replace(subject, adapters={name: narrow}), model)
     odd = replace(subject, adapters={name: replace(adapter, up_bias=adapter.up_bias[:-1])})
-    with pytest.raises(InputError, match="do not fit each other"):
+    with pytest.raises(InputError, match="inconsistent shapes"):
         save_subject(odd, tmp_path / "odd.safetensors")
 
 

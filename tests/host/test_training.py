@@ -342,18 +342,19 @@ def test_one_photo_and_many(bench: Bench, count: int) -> None:
 
 
 def test_list_of_photos_of_any_size_and_with_transparent_places(bench: Bench) -> None:
-    """What is transparent is white, whatever colour lies under it."""
+    """What is transparent does not count, whatever colour lies under it."""
     first, second = photos(1), photos(1, seed=1, width=40, height=56)
     transparent = np.concatenate([second, np.full((1, 56, 40, 1), 255, np.uint8)], -1)
     transparent[:, :20, :, 3] = 0
-    second[:, :20] = 255
-    for name, pictures in (("transparent", (first, transparent)), ("white", (first, second))):
+    other = transparent.copy()
+    other[:, :20, :, :3] = 255 - other[:, :20, :, :3]
+    for name, pictures in (("transparent", (first, transparent)), ("other", (first, other))):
         course = Course(bench.host)
         values = [as_values(pixels)["__value__"] for pixels in pictures]
         images = course.add("ProbeTensors", values={"__value__": values})[0]
         course.trainer(name=name, images=images, captions="a {}\n{} alone", steps=2)
         course.run()
-    found, expected = (tensors_of(subject_file(bench.host, name)) for name in ("transparent", "white"))
+    found, expected = (tensors_of(subject_file(bench.host, name)) for name in ("transparent", "other"))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
